@@ -1,0 +1,328 @@
+"""What a frame means: one class per message, from header bytes and to header bytes.
+
+A header is a msgpack map with text keys. Fields this version does not know are ignored, so that later versions can add
+them; known fields of a wrong type are an InvalidArgument that names the field, and the stream stays in step. A header
+that is no map at all is a ProtocolError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgpack
+
+from inferd import errors
+from inferd.errors import ProtocolError, RequestError, make
+from inferd.wire import frame
+from inferd.wire.tensor import Tensor, parse_table
+
+EMPTY_HEADER = b"\x80"
+MAX_MODEL_NAME = 64
+
+
+def unpack_header(header: bytes) -> dict[str, Any]:
+    """The map in a header; an empty header is an empty map. Raises ProtocolError for anything else."""
+    if not header:
+        return {}
+    try:
+        fields = msgpack.unpackb(header, raw=False, strict_map_key=True, max_ext_len=0)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise ProtocolError("the header is not valid msgpack") from error
+    if not isinstance(fields, dict):
+        raise ProtocolError("the header is not a msgpack map")
+    if len(fields) != _declared_length(header):
+        raise ProtocolError("the header has a key twice")
+    return fields
+
+
+def _declared_length(header: bytes) -> int:
+    first = header[0]
+    if first & 0xF0 == 0x80:
+        return first & 0x0F
+    return int.from_bytes(header[1:3] if first == 0xDE else header[1:5], "big")
+
+
+def pack_header(fields: dict[str, Any]) -> bytes:
+    """The header bytes of a map; entries that are None are left out."""
+    packed: bytes = msgpack.packb({key: value for key, value in fields.items() if value is not None})
+    return packed
+
+
+def _field(fields: dict[str, Any], name: str, kind: type | tuple[type, ...], expected: str) -> Any:
+    """A field of the given type, or None when it is absent or nil."""
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise make("FIELD_TYPE", field=name, expected=expected)
+    return value
+
+
+class Hello:
+    """The client's first frame: protocol versions it speaks (lowest, highest), what it is, optional features."""
+
+    __slots__ = ("client", "features", "versions")
+
+    def __init__(self, client: str, versions: tuple[int, int] = (1, 1), features: Iterable[str] = ()) -> None:
+        self.client = client
+        self.versions = versions
+        self.features = tuple(features)
+
+    def pack(self) -> bytes:
+        return pack_header(
+            {"versions": list(self.versions), "client": self.client, "features": list(self.features) or None}
+        )
+
+    @classmethod
+    def unpack(cls, header: bytes) -> Hello:
+        fields = unpack_header(header)
+        versions = _field(fields, "versions", list, "[lowest, highest]")
+        if versions is None:
+            raise make("FIELD_MISSING", field="versions")
+        if len(versions) != 2 or not all(type(version) is int for version in versions):
+            raise make("FIELD_TYPE", field="versions", expected="[lowest, highest]")
+        client = _field(fields, "client", str, "text") or ""
+        features = _field(fields, "features", list, "a list of text") or []
+        return cls(client[:128], (versions[0], versions[1]), [name for name in features if isinstance(name, str)])
+
+
+class Welcome:
+    """The server's answer to HELLO: the version and features agreed on, and its limits.
+
+    Its payload is a values segment {"models": [...]}; its prefix carries the first credits.
+    """
+
+    __slots__ = ("features", "limits", "server", "version")
+
+    def __init__(self, server: str, limits: dict[str, int], version: int = 1, features: Iterable[str] = ()) -> None:
+        self.server = server
+        self.limits = limits
+        self.version = version
+        self.features = tuple(features)
+
+    def pack(self) -> bytes:
+        return pack_header(
+            {
+                "version": self.version,
+                "server": self.server,
+                "features": list(self.features) or None,
+                "limits": self.limits,
+            }
+        )
+
+    @classmethod
+    def unpack(cls, header: bytes) -> Welcome:
+        fields = unpack_header(header)
+        version = _field(fields, "version", int, "a whole number")
+        limits = _field(fields, "limits", dict, "a map") or {}
+        features = _field(fields, "features", list, "a list of text") or []
+        if version is None:
+            raise ProtocolError("WELCOME names no version")
+        return cls(_field(fields, "server", str, "text") or "", limits, version, features)
+
+
+class Infer:
+    """A request's header. Equal header bytes give the same object, so it is never changed.
+
+    `tensors` is the checked table, `tensor_end` the offset in the payload behind the last of them, `rows` the number of
+    rows every tensor leads with (0: one item, no batch dimension), `deadline_ms` what is left of the caller's time.
+    """
+
+    __slots__ = ("deadline_ms", "model", "rows", "tensor_end", "tensors")
+
+    def __init__(
+        self,
+        model: str,
+        tensors: tuple[Tensor, ...] = (),
+        tensor_end: int = 0,
+        rows: int = 0,
+        deadline_ms: float | None = None,
+    ) -> None:
+        self.model = model
+        self.tensors = tensors
+        self.tensor_end = tensor_end
+        self.rows = rows
+        self.deadline_ms = deadline_ms
+
+    def pack(self) -> bytes:
+        return pack_header(
+            {
+                "model": self.model,
+                "inputs": [tensor.row() for tensor in self.tensors] or None,
+                "rows": self.rows or None,
+                "deadline_ms": self.deadline_ms,
+            }
+        )
+
+    @classmethod
+    def unpack(cls, header: bytes) -> Infer:
+        fields = unpack_header(header)
+        model = _field(fields, "model", str, "text")
+        if model is None:
+            raise make("FIELD_MISSING", field="model")
+        if not 0 < len(model) <= MAX_MODEL_NAME:
+            raise make("FIELD_VALUE", field="model", problem=f"must be 1 to {MAX_MODEL_NAME} characters")
+        table, end = parse_table(fields.get("inputs") or [], "inputs")
+        rows = _field(fields, "rows", int, "a whole number") or 0
+        if not 0 <= rows <= 1 << 32:
+            raise make("FIELD_VALUE", field="rows", problem="must be from 1 to 2^32")
+        if rows:
+            for tensor in table:
+                if not tensor.shape or tensor.shape[0] != rows:
+                    actual = list(tensor.shape)
+                    raise make("ROWS", field=tensor.name, expected=rows, actual=actual)
+        deadline_ms = _field(fields, "deadline_ms", (int, float), "a number of milliseconds")
+        if deadline_ms is not None and not (math.isfinite(deadline_ms) and deadline_ms >= 0):
+            raise make("FIELD_VALUE", field="deadline_ms", problem="must be finite and not negative")
+        return cls(model, table, end, rows, deadline_ms)
+
+
+class Result:
+    """A result's header: the table of the output tensors."""
+
+    __slots__ = ("tensor_end", "tensors")
+
+    def __init__(self, tensors: tuple[Tensor, ...] = (), tensor_end: int = 0) -> None:
+        self.tensors = tensors
+        self.tensor_end = tensor_end
+
+    def pack(self) -> bytes:
+        if not self.tensors:
+            return EMPTY_HEADER
+        return pack_header({"outputs": [tensor.row() for tensor in self.tensors]})
+
+    @classmethod
+    def unpack(cls, header: bytes) -> Result:
+        return cls(*parse_table(unpack_header(header).get("outputs") or [], "outputs"))
+
+
+class Error:
+    """How a request ended, when not with a result; with request id 0, why the connection ends."""
+
+    __slots__ = ("code", "message", "reason", "retry_after_ms", "retryable")
+
+    def __init__(
+        self, code: str, reason: str, message: str, retryable: bool = False, retry_after_ms: float | None = None
+    ) -> None:
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms
+
+    @classmethod
+    def of(cls, error: RequestError) -> Error:
+        return cls(error.code, error.reason, error.message, error.retryable, error.retry_after_ms)
+
+    @classmethod
+    def of_protocol(cls, error: ProtocolError) -> Error:
+        return cls("INVALID_ARGUMENT", "PROTOCOL", str(error))
+
+    def exception(self, request_id: int) -> RequestError:
+        """The exception for it. A code this side does not know becomes a plain RequestError."""
+        kind = errors.BY_CODE.get(self.code, RequestError)
+        return kind(
+            self.message,
+            reason=self.reason,
+            retryable=self.retryable,
+            retry_after_ms=self.retry_after_ms,
+            request_id=request_id,
+        )
+
+    def pack(self) -> bytes:
+        return pack_header(
+            {
+                "code": self.code,
+                "reason": self.reason,
+                "message": self.message,
+                "retryable": self.retryable,
+                "retry_after_ms": self.retry_after_ms,
+            }
+        )
+
+    @classmethod
+    def unpack(cls, header: bytes) -> Error:
+        fields = unpack_header(header)
+        return cls(
+            _field(fields, "code", str, "text") or "UNKNOWN",
+            _field(fields, "reason", str, "text") or "",
+            _field(fields, "message", str, "text") or "",
+            _field(fields, "retryable", bool, "true or false") or False,
+            _field(fields, "retry_after_ms", (int, float), "a number of milliseconds"),
+        )
+
+
+class GoAway:
+    """The server is leaving: what is in flight is finished, new work goes elsewhere."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str = "DRAINING") -> None:
+        self.reason = reason
+
+    def pack(self) -> bytes:
+        return pack_header({"reason": self.reason})
+
+    @classmethod
+    def unpack(cls, header: bytes) -> GoAway:
+        return cls(_field(unpack_header(header), "reason", str, "text") or "")
+
+
+class Bare:
+    """A message whose prefix says it all (CANCEL, PING, PONG, CREDIT, STATUS); its fields are ignored."""
+
+    __slots__ = ()
+
+    def pack(self) -> bytes:
+        return b""
+
+    @classmethod
+    def unpack(cls, header: bytes) -> Bare:
+        unpack_header(header)
+        return BARE
+
+
+BARE = Bare()
+
+Message = Hello | Welcome | Infer | Result | Error | GoAway | Bare
+
+
+class Remembered:
+    """A decoder that remembers what it decoded: a caller's headers are the same bytes over and over.
+
+    At most `entries` headers of at most `header_bytes` are kept, and all are forgotten at once when that is reached:
+    a hostile client can make it useless, which costs what decoding costs, but cannot make it grow.
+    """
+
+    def __init__(self, decode: Callable[[bytes], Message], entries: int = 1024, header_bytes: int = 1024) -> None:
+        self._decode = decode
+        self._entries = entries
+        self._header_bytes = header_bytes
+        self._known: dict[bytes, Message] = {}
+
+    def __call__(self, header: bytes) -> Message:
+        message = self._known.get(header)
+        if message is None:
+            message = self._decode(header)
+            if len(header) <= self._header_bytes:
+                if len(self._known) >= self._entries:
+                    self._known.clear()
+                self._known[header] = message
+        return message
+
+
+DECODERS: dict[int, Callable[[bytes], Message]] = {
+    frame.HELLO: Hello.unpack,
+    frame.WELCOME: Welcome.unpack,
+    frame.INFER: Remembered(Infer.unpack),
+    frame.RESULT: Remembered(Result.unpack),
+    frame.ERROR: Error.unpack,
+    frame.CANCEL: Bare.unpack,
+    frame.PING: Bare.unpack,
+    frame.PONG: Bare.unpack,
+    frame.GOAWAY: GoAway.unpack,
+    frame.CREDIT: Bare.unpack,
+    frame.STATUS: Bare.unpack,
+}
