@@ -1,0 +1,52 @@
+"""The command line. One small file for each verb; nothing else imports click, and `inferd --help` needs no torch."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from inferd._version import __version__
+from inferd.cli.serve import serve
+from inferd.errors import EXIT_CONFIG, EXIT_NO_DEVICE, ConfigError, DeviceUnavailable, InferdError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="inferd")
+def cli() -> None:
+    """Serve PyTorch models over a raw socket, and talk to a daemon that does.
+
+    \b
+    inferd serve                          the built-in models on 127.0.0.1:7433 and a Unix socket
+    inferd serve model.py:Name            your own
+    inferd infer ner "Ada met Charles."   ask one
+    inferd status                         what the daemon is doing
+    """
+
+
+for command in (serve,):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point: errors a user can meet are one sentence and an exit code, not a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except InferdError as error:
+        click.echo(f"inferd: {error}", err=True)
+        sys.exit(
+            EXIT_CONFIG
+            if isinstance(error, ConfigError)
+            else EXIT_NO_DEVICE
+            if isinstance(error, DeviceUnavailable)
+            else 1
+        )
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,16 @@
+"""The mind: which requests run together, and when. Pure and synchronous; `now` is an argument, tickets are no tensors.
+
+Nouns:
+
+    ticket      what the scheduler knows of a request: its lane, its size, its deadline     ticket.py
+    lane        the tickets that may share a batch: one model, one set of shapes            scheduler.py
+    batch       the tickets that run together                                               scheduler.py
+
+The life of a ticket:
+
+    1. submit     it joins its lane
+    2. take       a device is free: the lane with the oldest head gives all it has, at once; nobody waits for company
+    3. settle     the batch is done; or `split` (the model raised: halves run again until the guilty one is alone);
+                  or `lost` (the worker died: each runs once more, alone)
+       withdraw   at any time before that: nobody wants it any more, and it is never computed
+"""

@@ -28,8 +28,8 @@ from __future__ import annotations
 from inferd.errors import ProtocolError, RequestError, make
 from inferd.wire import frame as f
 from inferd.wire import messages
-from inferd.wire.frame import MAGIC, PREFIX, PREFIX_BYTES, VERSION, Limits, pack_prefix
-from inferd.wire.messages import Error, Message
+from inferd.wire.frame import HAS_VALUES, MAGIC, PREFIX, PREFIX_BYTES, VERSION, Limits, pack_prefix
+from inferd.wire.messages import Error, Infer, Message, Result, payload_misfit
 
 CLIENT, SERVER = "client", "server"
 
@@ -54,9 +54,9 @@ RECEIVABLE: dict[str, dict[str, frozenset[int]]] = {
     },
 }
 
-# (role, what was received) and (role, what was sent) → the state after it; what is not here changes nothing.
-AFTER_RECEIVING = {(SERVER, f.HELLO): GREETING, (CLIENT, f.WELCOME): OPEN, (CLIENT, f.GOAWAY): DRAINING}
-AFTER_SENDING = {(CLIENT, f.HELLO): GREETING, (SERVER, f.WELCOME): OPEN, (SERVER, f.GOAWAY): DRAINING}
+# By role: what was received, or sent → the state after it; what is not here changes nothing.
+AFTER_RECEIVING = {SERVER: {f.HELLO: GREETING}, CLIENT: {f.WELCOME: OPEN, f.GOAWAY: DRAINING}}
+AFTER_SENDING = {SERVER: {f.WELCOME: OPEN, f.GOAWAY: DRAINING}, CLIENT: {f.HELLO: GREETING}}
 
 MIN_BUFFER_BYTES = 4 * 1024
 MAX_BUFFER_BYTES = 64 * 1024
@@ -65,7 +65,8 @@ _STREAMING_STATES = (OPEN, DRAINING)
 
 
 class Frame:
-    """A frame that came in. `error` is set instead of `message` when the header's fields cannot be used."""
+    """A frame that came in. `error` is set instead of `message` when the header's fields cannot be used
+    or the payload's size does not fit them."""
 
     __slots__ = ("complete", "credits", "error", "flags", "message", "payload", "payload_bytes", "request_id", "type")
 
@@ -90,6 +91,7 @@ class Peer:
 
     __slots__ = (
         "_accepting",
+        "_after",
         "_buffer",
         "_current",
         "_decoders",
@@ -105,10 +107,13 @@ class Peer:
     )
 
     def __init__(self, role: str, limits: Limits = Limits()) -> None:  # noqa: B008 (Limits is frozen)
+        if limits.header_bytes > MAX_BUFFER_BYTES - PREFIX_BYTES:
+            raise ValueError(f"a header must fit the buffer of {MAX_BUFFER_BYTES} bytes")
         self.role = role
         self.limits = limits
         self.state = START
         self._legal = RECEIVABLE[role][START]
+        self._after = AFTER_RECEIVING[role]
         self._decoders = messages.DECODERS
         self._buffer = bytearray(MIN_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -146,9 +151,17 @@ class Peer:
         if self._end == len(self._buffer) < MAX_BUFFER_BYTES and self.state in _STREAMING_STATES and not self._start:
             self._grow()
 
-    def _grow(self) -> None:
-        larger = bytearray(min(2 * len(self._buffer), MAX_BUFFER_BYTES))
-        larger[: self._end] = self._view[: self._end]
+    def _grow(self, atleast: int = 0) -> None:
+        """A larger buffer, with what is not parsed yet at its start; the old one stays what earlier frames see."""
+        size = len(self._buffer)
+        if size == MAX_BUFFER_BYTES:
+            raise RuntimeError("the buffer is full: take the frames out first")
+        while size < max(atleast, len(self._buffer) + 1):
+            size = min(2 * size, MAX_BUFFER_BYTES)
+        larger = bytearray(size)
+        here = self._end - self._start
+        larger[:here] = self._view[self._start : self._end]
+        self._start, self._end = 0, here
         self._buffer = larger
         self._view = memoryview(larger)
 
@@ -196,7 +209,8 @@ class Peer:
                 self._refuse_size(header_bytes, payload_bytes)
             head_bytes = PREFIX_BYTES + header_bytes
             if have < head_bytes:
-                self._make_room(head_bytes)
+                if head_bytes > len(self._buffer):
+                    self._grow(head_bytes)
                 return None
 
             frame = Frame(kind, flags, credits, request_id, payload_bytes)
@@ -217,18 +231,20 @@ class Peer:
         current = self._current
         if current is None or not self._accepting:
             raise RuntimeError("no frame waits for memory")
+        if memory is not None:
+            memory = memory[: current.payload_bytes]
+            if len(memory) != current.payload_bytes:
+                raise ValueError(f"the payload needs {current.payload_bytes} bytes, got {len(memory)}")
         self._accepting = False
         self._filled = 0
+        self._target = memory
         if memory is None:
             return
-        self._target = memory[: current.payload_bytes]
-        if len(self._target) != current.payload_bytes:
-            raise ValueError(f"the payload needs {current.payload_bytes} bytes, got {len(memory)}")
-        here = self._end - self._start
+        here = min(self._end - self._start, current.payload_bytes)
         if here:
-            self._target[:here] = self._view[self._start : self._end]
+            memory[:here] = self._view[self._start : self._start + here]
             self._filled = here
-            self._start = self._end
+            self._start += here
 
     def _payload_arrived(self, current: Frame) -> bool:
         if self._target is None:
@@ -243,23 +259,22 @@ class Peer:
             frame.error = make("UNKNOWN_MESSAGE", actual=frame.type)
             return
         try:
-            frame.message = decode(header)
+            message = decode(header)
         except RequestError as error:
             frame.error = error
+            return
         except ProtocolError:
             self.close()
             raise
-        after = AFTER_RECEIVING.get((self.role, frame.type))
-        if after is not None and frame.error is None:
-            self._become(after)
-
-    def _make_room(self, head_bytes: int) -> None:
-        """A header longer than the buffer: the buffer grows to what the limits allow, and no further."""
-        if head_bytes > len(self._buffer):
-            self._view[: self._end - self._start] = self._view[self._start : self._end]
-            self._start, self._end = 0, self._end - self._start
-            while head_bytes > len(self._buffer):
-                self._grow()
+        if isinstance(message, (Infer, Result)):
+            has_values = frame.flags & HAS_VALUES
+            if has_values or frame.payload_bytes != message.tensor_end:
+                frame.error = payload_misfit(message, has_values, frame.payload_bytes)
+                if frame.error is not None:
+                    return
+        elif frame.type in self._after:
+            self._become(self._after[frame.type])
+        frame.message = message
 
     # ---- refusals
 
@@ -313,7 +328,7 @@ class Peer:
         if kind not in RECEIVABLE[listener][self.state] and (self.role, kind) != (SERVER, f.ERROR):
             raise RuntimeError(f"the {self.role} cannot send {f.TYPE_NAMES[kind]} in state {self.state}")
         header = message.pack()
-        after = AFTER_SENDING.get((self.role, kind))
+        after = AFTER_SENDING[self.role].get(kind)
         if after is not None:
             self._become(after)
         return pack_prefix(kind, request_id, len(header), payload_bytes, flags, credits) + header

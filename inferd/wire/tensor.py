@@ -5,6 +5,7 @@ The names of the dtypes are those of the Open Inference Protocol, with BF16.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -88,8 +89,11 @@ def layout(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[tuple[T
 def parse_table(rows: object, field: str) -> tuple[tuple[Tensor, ...], int]:
     """Checks a header's tensor table; returns it with the offset at which the last tensor ends.
 
-    Raises InvalidArgument naming the field: counts come first, so that nothing large is built from a lie.
+    No table (None) is an empty one. Raises InvalidArgument naming the field: counts come first, so that nothing large
+    is built from a lie.
     """
+    if rows is None:
+        return (), 0
     if not isinstance(rows, list):
         raise make("FIELD_TYPE", field=field, expected="a list of [name, dtype, shape, offset]")
     if len(rows) > MAX_TENSORS:
@@ -113,7 +117,7 @@ def _parse_row(row: object, field: str) -> Tensor:
     if not isinstance(row, list) or len(row) != 4:
         raise make("FIELD_TYPE", field=field, expected="a list of [name, dtype, shape, offset]")
     name, dtype, shape, offset = row
-    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES:
+    if not isinstance(name, str) or not 0 < (len(name) if name.isascii() else len(name.encode())) <= MAX_NAME_BYTES:
         raise make("FIELD_VALUE", field=field, problem=f"has a tensor whose name is not 1 to {MAX_NAME_BYTES} bytes")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise make("TENSOR", field=name, problem=f"dtype must be one of {', '.join(ITEM_BYTES)}")
@@ -122,6 +126,9 @@ def _parse_row(row: object, field: str) -> Tensor:
     for dim in shape:
         if type(dim) is not int or not 0 <= dim <= MAX_DIM:
             raise make("TENSOR", field=name, problem="shape must hold whole numbers from 0 to 2^40")
+    if 0 in shape and math.prod(dim or 1 for dim in shape) > MAX_DIM:
+        # No bytes on the wire, but strides that overflow in numpy and torch.
+        raise make("TENSOR", field=name, problem="shape must not exceed 2^40 elements beside its 0")
     if type(offset) is not int or not 0 <= offset <= MAX_DIM:
         raise make("TENSOR", field=name, problem="offset must be a whole number from 0 to 2^40")
     return Tensor(name, dtype, tuple(shape), offset)

@@ -1,7 +1,8 @@
 """The values segment: what is no tensor (text, numbers, lists, maps), as one msgpack map.
 
 The loop process never decodes it: hostile msgpack costs up to 72 times its size in memory, so that is done in the
-worker, under a cap of its own. Extension types, non-text map keys and trailing bytes are refused.
+worker, under a cap of its own. Extension types, map keys that are numbers, and trailing bytes are refused; the names
+of the values are text. A key that is there twice counts as it stood last.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from inferd.errors import make
 MAX_VALUES_BYTES = 1024 * 1024
 
 
+def refuse_ext(code: int, data: bytes) -> Any:
+    """No extension type is part of this protocol. (`max_ext_len=0` alone lets one of no bytes pass.)"""
+    raise ValueError(f"extension type {code}")
+
+
 def pack_values(values: Mapping[str, Any]) -> bytes:
     """The segment for `values`. Raises InvalidArgument naming the problem if msgpack cannot express one."""
     try:
@@ -29,7 +35,7 @@ def pack_values(values: Mapping[str, Any]) -> bytes:
 def unpack_values(segment: bytes | memoryview) -> dict[str, Any]:
     """The values of a segment. Raises InvalidArgument for anything that is not one msgpack map with text keys."""
     try:
-        values = msgpack.unpackb(segment, raw=False, strict_map_key=True, max_ext_len=0)
+        values = msgpack.unpackb(segment, raw=False, strict_map_key=True, max_ext_len=0, ext_hook=refuse_ext)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise make("VALUES", problem="is not valid msgpack") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

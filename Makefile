@@ -1,0 +1,46 @@
+# One-line verbs. Every one makes the environment it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help venv serve test lint types wheel bench fuzz gpu-test gpu-bench clean
+
+help:           ## these verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+.venv/made: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,dev]'
+	@touch $@
+
+venv: .venv/made  ## the environment, in .venv
+
+serve: venv     ## the daemon on the built-in models
+	@exec $(BIN)/inferd serve
+
+test: venv      ## every test, under 5 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+lint: venv      ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv     ## mypy --strict, package and client
+	$(BIN)/mypy inferd clients/python/inferd_client
+
+wheel: venv     ## the wheel, installed and tried in a clean environment
+	$(BIN)/python tests/wheel.py
+
+bench: venv     ## rates, latencies and CPU beside their limits, in one run (about 5 minutes)
+	$(BIN)/python benchmarks/throughput.py
+
+fuzz: venv      ## hostile bytes at the decoder, SECONDS=120
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),120)
+
+gpu-test: venv  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+gpu-bench: venv ## the benchmark on CUDA
+	$(BIN)/python benchmarks/throughput.py --device cuda
+
+clean:          ## the environment and what was built
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out

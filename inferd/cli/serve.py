@@ -1,0 +1,156 @@
+"""`inferd serve`: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from typing import Any
+
+import click
+
+from inferd.config import BUILT_IN, ModelConfig, Settings
+from inferd.errors import ConfigError
+from inferd.wire.address import DEFAULT_PORT, Address
+
+
+def default_socket() -> str:
+    """The Unix socket's path when nothing is said: below $XDG_RUNTIME_DIR, else in a folder of the user's own."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime or f'{tempfile.gettempdir()}/inferd-{os.getuid()}'}/inferd.sock"
+
+
+@click.command(short_help="Run the daemon on the given models, or on the built-in ones.")
+@click.argument("models", nargs=-1, metavar="[[NAME=]MODEL]...")
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    metavar="[MODEL.]KEY=VALUE",
+    help="An argument of a model's factory, JSON or text; repeatable.",
+)
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="URL",
+    help="inferd://HOST[:PORT] or inferd+unix:///PATH; repeatable.  [default: 127.0.0.1:7433 and a Unix socket]",
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    default=["auto"],
+    show_default=True,
+    metavar="DEVICE",
+    help="cpu, cuda, cuda:N or auto; repeatable, one worker each.",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["process", "inline"]),
+    default="process",
+    show_default=True,
+    help="Where batches run; inline is for a debugger.",
+)
+@click.option("--slab-mib", type=click.IntRange(4), default=256, show_default=True, help="Memory for inputs.")
+@click.option(
+    "--arena-mib", type=click.IntRange(4), default=256, show_default=True, help="Memory for outputs, a worker."
+)
+@click.option("--payload-mib", type=click.IntRange(1, 4095), default=64, show_default=True, help="The largest request.")
+@click.option("--max-connections", type=click.IntRange(1), default=4096, show_default=True)
+@click.option("--max-in-flight", type=click.IntRange(1, 65535), default=1024, show_default=True, help="A connection.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def serve(
+    models: tuple[str, ...], options: tuple[str, ...], listen: tuple[str, ...], executor: str, **given: Any
+) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C, which drain it.
+
+    A MODEL is package.module:Name, file.py:Name, or one of the built-in ones: echo, ner, virtual. Name is a class with
+    a forward(batch), or a function that makes an nn.Module. Without any, the built-in ones are served.
+
+    \b
+    inferd serve policy.py:Policy --device cuda
+    inferd serve small=net.py:Net large=net.py:Net --set large.width=2048
+    """
+    # Looked for, not imported: this process becomes the loop, and torch has no place in it.
+    for package in ("torch", "uvloop"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"serving needs {package}, which is not installed: pip install 'inferd[server]' "
+                "(for a GPU, install the torch build that fits it first)"
+            )
+    settings = _settings(models, options, listen, given)
+    settings.check()
+    _run(settings, executor)
+
+
+def _settings(
+    models: tuple[str, ...], options: tuple[str, ...], listen: tuple[str, ...], given: dict[str, Any]
+) -> Settings:
+    configs = [ModelConfig.parse(text) for text in models or BUILT_IN]
+    for option in options:
+        configs = _with_option(configs, option)
+    default = (Address(host="127.0.0.1", port=DEFAULT_PORT), Address(path=default_socket()))
+    addresses = tuple(Address.parse(url) for url in listen) or default
+    return Settings(models=tuple(configs), listen=addresses, **given)
+
+
+def _with_option(configs: list[ModelConfig], option: str) -> list[ModelConfig]:
+    path, equals, text = option.partition("=")
+    name, dot, key = path.rpartition(".")
+    if not equals or not key.isidentifier():
+        raise ConfigError(f"--set {option}: write KEY=VALUE, or MODEL.KEY=VALUE when several models are served")
+    if not dot and len(configs) > 1:
+        raise ConfigError(f"--set {option}: several models are served; write MODEL.{option}")
+    name = name or configs[0].name
+    if name not in [config.name for config in configs]:
+        known = ", ".join(config.name for config in configs)
+        raise ConfigError(f"--set {option}: no model {name!r} is served; there are: {known}")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    return [
+        dataclasses.replace(config, options={**config.options, key: value}) if config.name == name else config
+        for config in configs
+    ]
+
+
+def _run(settings: Settings, executor: str) -> None:
+    # asyncio, uvloop and torch are imported here so that other verbs do not wait for them.
+    import uvloop
+
+    from inferd import log
+    from inferd.serve.daemon import serve as serve_daemon
+    from inferd.serve.executor import Executor
+
+    runs: Executor
+    if executor == "inline":
+        from inferd.work.inline import InlineExecutor
+
+        runs = InlineExecutor(settings)
+    else:
+        from inferd.serve.process import ProcessExecutor
+
+        runs = ProcessExecutor(settings)
+
+    def on_ready(addresses: list[Address]) -> None:
+        names = ", ".join(model.name for model in settings.models)
+        click.echo(f"inferd is ready: {names} on {' and '.join(str(address) for address in addresses)}")
+        click.echo(f"Try: {_try_next(settings, addresses)}")
+        sys.stdout.flush()
+
+    log.set_up(settings.log_format, settings.log_level)
+    uvloop.run(serve_daemon(settings, runs, on_ready))
+
+
+def _try_next(settings: Settings, addresses: list[Address]) -> str:
+    url = "" if any(a.port == DEFAULT_PORT for a in addresses) else f" --url {addresses[0]}" if addresses else ""
+    if any(model.name == "ner" for model in settings.models):
+        return f'inferd infer{url} ner "Ada Lovelace met Charles Babbage in London in 1833."'
+    return f"inferd models{url}"

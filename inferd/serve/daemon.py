@@ -1,0 +1,70 @@
+"""The daemon from its start to its end: listen, be ready, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable
+
+from inferd import log
+from inferd.config import Settings
+from inferd.serve.engine import Engine
+from inferd.serve.executor import Executor
+from inferd.serve.listener import Listener
+from inferd.wire.address import Address
+
+
+async def serve(settings: Settings, executor: Executor, on_ready: Callable[[list[Address]], None]) -> None:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
+
+    `on_ready` gets the addresses once every worker has loaded its models. Raises ConfigError, ModelLoadError and
+    DeviceUnavailable.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = 0
+
+    def on_signal() -> None:
+        nonlocal signals
+        signals += 1
+        stop.set()
+        if signals > 1:
+            hurry.set()
+
+    hurry = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+    settings.check()
+    engine = Engine(settings, executor)
+    listener = Listener(engine)
+    try:
+        await _unless(stop, engine.start())
+        if not stop.is_set():
+            addresses = [await listener.open(address) for address in settings.listen]
+            # The collector walking what never goes away is a pause for everybody.
+            gc.collect()
+            gc.freeze()
+            log.event("ready", models=[model.name for model in settings.models], addresses=[str(a) for a in addresses])
+            on_ready(addresses)
+            await stop.wait()
+        listener.close()
+        log.event("draining", in_flight=sum(len(session.in_flight) for session in engine.sessions))
+        await _unless(hurry, engine.drain(settings.drain_timeout_s))
+    finally:
+        listener.close()
+        await engine.close()
+        log.event("stopped")
+
+
+async def _unless(event: asyncio.Event, work: object) -> None:
+    """Awaits `work` until it is done or `event` is set, whichever is first."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    waiter = asyncio.ensure_future(event.wait())
+    await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if task.done():
+        task.result()
+    else:
+        task.cancel()

@@ -1,0 +1,42 @@
+"""What runs batches: processes (`process.py`), or the caller's own process (`inferd.work.inline`).
+
+The daemon is given one of them and knows only this face. One conformance suite covers all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from inferd.memory import Region
+
+
+class WorkerEvents(Protocol):
+    """Who hears of workers: the engine."""
+
+    def on_started(self, worker: int, pid: int) -> None:
+        """The worker exists; it is loading its models."""
+
+    def on_packet(self, worker: int, message: list[Any]) -> None:
+        """The worker said something (inferd.wire.batch)."""
+
+    def on_exit(self, worker: int) -> None:
+        """The worker is gone, and nothing more will come from it."""
+
+
+class Executor(Protocol):
+    """Starts workers and carries packets to them. No call waits."""
+
+    async def start(self, events: WorkerEvents, slab: Region) -> None:
+        """Makes ready to spawn workers that read `slab`."""
+
+    def spawn(self, worker: int, device: str) -> Region:
+        """Begins a worker on `device`; returns its arena. Raises OSError when there is no memory for one."""
+
+    def send(self, worker: int, packet: bytes) -> None:
+        """One packet to a worker. One that is gone says so with `on_exit`, not here."""
+
+    def kill(self, worker: int) -> None:
+        """Ends a worker at once."""
+
+    async def close(self) -> None:
+        """Ends every worker; returns when they are gone."""

@@ -1,0 +1,224 @@
+"""The process executor: workers from the fork server, one SEQPACKET channel each.
+
+A worker's death is the pidfd's word: an end of file can be held back by a grandchild that the model forked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from inferd import log
+from inferd.config import MIB, Settings
+from inferd.memory import Region
+from inferd.serve.executor import WorkerEvents
+from inferd.wire import batch as b
+
+FORK_SERVER = "inferd.work.forkserver"
+# A batch's packets are small; this lets several wait in the socket, so that a send never does.
+CHANNEL_BUFFER_BYTES = 1024 * 1024
+
+
+class _Process:
+    """One worker process, as this side knows it."""
+
+    __slots__ = ("channel", "pid", "pidfd")
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.pid = 0
+        self.pidfd = -1
+
+
+class ProcessExecutor:
+    """Workers as processes of their own, one for each spawn."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._processes: dict[int, _Process] = {}
+        self._buffer = bytearray(b.MAX_PACKET_BYTES)
+        self._view = memoryview(self._buffer)
+        self._closing = False
+        cores = len(os.sched_getaffinity(0))
+        # The loop keeps a core for itself; the workers share the others.
+        self._threads = max(1, (cores - 1) // max(1, len(settings.devices)))
+
+    async def start(self, events: WorkerEvents, slab: Region) -> None:
+        self._events = events
+        self._slab = slab
+        self._loop = asyncio.get_running_loop()
+        self._launch()
+
+    def _launch(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._fork_server = subprocess.Popen(
+                [sys.executable, "-m", FORK_SERVER, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        self._control = ours
+        self._loop.add_reader(ours, self._on_control)
+
+    def spawn(self, worker: int, device: str) -> Region:
+        arena = Region.create(f"arena-{worker}", self._settings.arena_mib * MIB)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
+        ours.setblocking(False)
+        self._processes[worker] = _Process(ours)
+        spec = {
+            "worker": worker,
+            "device": device,
+            "threads": self._threads,
+            "models": [asdict(model) for model in self._settings.models],
+            "slab_bytes": self._slab.nbytes,
+            "arena_bytes": arena.nbytes,
+            "log_format": self._settings.log_format,
+            "log_level": self._settings.log_level,
+        }
+        try:
+            with theirs:
+                socket.send_fds(self._control, [b.pack_map(spec)], [theirs.fileno(), self._slab.fd, arena.fd])
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            # The fork server is gone or wedged: its end of file brings a new one, and this worker counts as lost.
+            self._loop.call_soon(self._gone, worker)
+        self._loop.add_reader(ours, self._on_readable, worker)
+        return arena
+
+    # ---- what comes in
+
+    def _on_control(self) -> None:
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._control, b.MAX_PACKET_BYTES, 1)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            packet, fds = b"", []
+        if not packet:
+            self._fork_server_gone()
+            return
+        what, worker, pid, *rest = b.unpack(packet)
+        process = self._processes.get(worker)
+        if what == "started":
+            if process is None:
+                signal.pidfd_send_signal(fds[0], signal.SIGKILL)
+                os.close(fds[0])
+                return
+            process.pid, process.pidfd = pid, fds[0]
+            self._loop.add_reader(process.pidfd, self._gone, worker)
+            self._events.on_started(worker, pid)
+        elif not self._closing:
+            log.event("worker_exited", worker=worker, pid=pid, status=_status(rest[0]))
+
+    def _fork_server_gone(self) -> None:
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        status = self._fork_server.wait()
+        if self._closing:
+            return
+        log.event("fork_server_exited", level=40, status=_status(status))
+        never_started = [worker for worker, process in self._processes.items() if process.pidfd < 0]
+        self._launch()
+        for worker in never_started:
+            self._gone(worker)
+
+    def _on_readable(self, worker: int) -> None:
+        process = self._processes.get(worker)
+        if process is not None and self._read(process, worker) == 0:
+            self._loop.remove_reader(process.channel)  # its end of file; whether it is gone, the pidfd says
+
+    def _read(self, process: _Process, worker: int) -> int:
+        """One packet, handed on. The bytes it had: 0 at the end of file, −1 when there is none now."""
+        try:
+            nbytes, _, flags, _ = process.channel.recvmsg_into([self._buffer])
+        except BlockingIOError:
+            return -1
+        except ConnectionResetError:
+            return 0
+        if flags & socket.MSG_TRUNC:
+            raise RuntimeError(f"worker {worker} sent a packet of more than {b.MAX_PACKET_BYTES} bytes")
+        if nbytes:
+            self._events.on_packet(worker, b.unpack(self._view[:nbytes]))
+        return nbytes
+
+    def _gone(self, worker: int) -> None:
+        process = self._processes.get(worker)
+        if process is None:
+            return
+        while self._read(process, worker) > 0:
+            pass  # what it had finished before it died counts
+        if self._processes.get(worker) is process:
+            self._forget(worker)
+            self._events.on_exit(worker)
+
+    def _forget(self, worker: int) -> None:
+        process = self._processes.pop(worker)
+        self._loop.remove_reader(process.channel)
+        process.channel.close()
+        if process.pidfd >= 0:
+            self._loop.remove_reader(process.pidfd)
+            os.close(process.pidfd)
+
+    # ---- what goes out
+
+    def send(self, worker: int, packet: bytes) -> None:
+        try:
+            self._processes[worker].channel.send(packet)
+        except (KeyError, BrokenPipeError, ConnectionResetError):
+            pass  # it died; on_exit says so
+        except BlockingIOError:
+            # One batch and a few packets of freed extents fit; a worker that lets them pile up is stuck.
+            log.event("worker_channel_full", level=40, worker=worker)
+            self.kill(worker)
+
+    def kill(self, worker: int) -> None:
+        process = self._processes.get(worker)
+        if process is not None and process.pidfd >= 0:
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+
+    async def close(self) -> None:
+        self._closing = True
+        for worker in list(self._processes):
+            self.send(worker, b.pack(b.STOP))
+        pidfds = [process.pidfd for process in self._processes.values() if process.pidfd >= 0]
+        await self._loop.run_in_executor(None, _wait_all, pidfds, 2.0)
+        for worker in list(self._processes):
+            self.kill(worker)
+            self._forget(worker)
+        self._loop.remove_reader(self._control)
+        self._control.close()  # the fork server's end of file, and so its end
+        try:
+            await self._loop.run_in_executor(None, self._fork_server.wait, 2.0)
+        except subprocess.TimeoutExpired:
+            self._fork_server.kill()
+            self._fork_server.wait()
+
+
+def _wait_all(pidfds: list[int], timeout_s: float) -> None:
+    """Waits until every process has ended, or the time is over."""
+    poll = select.poll()
+    waiting = set(pidfds)
+    for fd in waiting:
+        poll.register(fd, select.POLLIN)
+    while waiting:
+        ended = poll.poll(timeout_s * 1000)
+        if not ended:
+            return
+        for fd, _ in ended:
+            poll.unregister(fd)
+            waiting.discard(fd)
+
+
+def _status(code: Any) -> str:
+    if isinstance(code, int) and code < 0:
+        return signal.Signals(-code).name
+    return str(code)

@@ -1,0 +1,388 @@
+"""One connection's conversation: what its frames lead to, and what is on its way back.
+
+Synchronous, with `now` as an argument. The socket is behind `Link`, which moves bytes and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from inferd._version import __version__
+from inferd.errors import ProtocolError, RequestError, make
+from inferd.schedule.ticket import State, Ticket
+from inferd.serve.admission import Plan, check_payload
+from inferd.serve.pool import Arena
+from inferd.serve.slab import Chunk
+from inferd.wire import frame as f
+from inferd.wire.frame import HAS_VALUES, MAGIC, PREFIX, VERSION, pack_prefix
+from inferd.wire.messages import BARE, Error, GoAway, Hello, Infer, Message, Welcome
+from inferd.wire.peer import SERVER, Frame, Peer, protocol_error_frame
+from inferd.wire.values import MAX_VALUES_BYTES, pack_values
+
+if TYPE_CHECKING:
+    from inferd.serve.engine import Engine
+
+# A reply up to this size is copied into one write with its neighbours, and its place in the arena is free at once;
+# a larger one is sent from where it lies.
+COPY_BYTES = 64 * 1024
+# With more than this unsent, a connection's waiting requests stay undone and its finished ones leave the arena: a slow
+# reader must not hold what others need.
+CONGESTED_BYTES = 1024 * 1024
+# What happens to a connection that makes no progress.
+HELLO_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 10.0
+
+SUPPORTED_VERSION = 1
+
+
+class Link(Protocol):
+    """The socket of a session."""
+
+    name: str
+
+    def write(self, data: bytes) -> None:
+        """Sends, or queues what the kernel does not take."""
+
+    def writelines(self, buffers: list[bytes | memoryview]) -> None:
+        """Sends several buffers as one."""
+
+    def unsent(self) -> int:
+        """Bytes queued here that the kernel has not taken."""
+
+    def close(self) -> None:
+        """Ends the connection when what is queued has been sent."""
+
+    def abort(self) -> None:
+        """Ends the connection now."""
+
+
+class Request(Ticket):
+    """A ticket with its way back: whose it is, where its payload lies. `session` is None when nobody waits for it."""
+
+    __slots__ = ("chunk", "has_values", "id", "offset", "plan", "session")
+
+    def __init__(self, session: Session, id: int, plan: Plan, nbytes: int, has_values: bool, due: float | None) -> None:
+        super().__init__((plan.lane, has_values), plan.rows or 1, nbytes, plan.model.max_batch_size, due)
+        self.session: Session | None = session
+        self.id = id
+        self.plan = plan
+        self.has_values = has_values
+        self.chunk: Chunk | None = None
+        self.offset = 0
+
+
+class Session:
+    """One connection. Created by the listener, driven by its link and by the engine."""
+
+    __slots__ = (
+        "arriving",
+        "client",
+        "congested",
+        "credits",
+        "engine",
+        "held",
+        "in_flight",
+        "last_progress",
+        "link",
+        "opened_at",
+        "outbox",
+        "outbox_bytes",
+        "parked",
+        "peer",
+        "views_in_outbox",
+        "written",
+    )
+
+    def __init__(self, engine: Engine, link: Link, now: float) -> None:
+        self.engine = engine
+        self.link = link
+        self.peer = Peer(SERVER, engine.limits)
+        self.client = ""
+        self.credits = engine.settings.max_in_flight
+        self.in_flight: dict[int, Request] = {}
+        self.arriving: Request | None = None  # its payload is on the way
+        self.parked: deque[Request] = deque()  # waits until the link is no longer congested
+        self.congested = False
+        self.outbox: list[bytes | memoryview] = []
+        self.outbox_bytes = 0
+        self.views_in_outbox = False
+        self.written = 0  # bytes handed to the link since it opened
+        # Parts of arenas that are being sent: (position in the stream behind them, arena, offset, bytes).
+        self.held: deque[tuple[int, Arena, int, int]] = deque()
+        self.opened_at = now
+        self.last_progress = now
+
+    # ---- frames in
+
+    def received(self, nbytes: int, now: float) -> None:
+        """`nbytes` have been received into the peer's buffer."""
+        peer = self.peer
+        self.last_progress = now
+        peer.buffer_updated(nbytes)
+        try:
+            while (frame := peer.next_frame()) is not None:
+                if frame.type == f.INFER:
+                    self._on_infer(frame, now)
+                elif frame.complete:
+                    self._on_frame(frame, now)
+                else:
+                    # Only INFER carries a payload at this end.
+                    peer.accept(None)
+                    self._on_frame(frame, now)
+        except ProtocolError as error:
+            self._broken(error, now)
+        if self.outbox:
+            self.flush(now)
+
+    def _on_infer(self, frame: Frame, now: float) -> None:
+        arriving = self.arriving
+        if arriving is not None:  # the second time: its payload is there
+            self.arriving = None
+            self.engine.arrived(arriving.nbytes)
+            self.engine.submit(arriving, now)
+            return
+        request = self._admit(frame, now)
+        if not isinstance(request, Request):
+            self.engine.refused(request)
+            self.send_error(frame.request_id, request)
+            if not frame.complete:
+                self.peer.accept(None)
+            return
+        self.in_flight[request.id] = request
+        offset, nbytes = request.offset, request.nbytes
+        if frame.complete:
+            if frame.payload:
+                self.engine.slab.view[offset : offset + nbytes] = frame.payload
+            self.engine.submit(request, now)
+        else:
+            self.arriving = request
+            self.engine.arriving(nbytes)
+            self.peer.accept(self.engine.slab.view[offset : offset + nbytes])
+
+    def _admit(self, frame: Frame, now: float) -> Request | RequestError:
+        """The request with its row of the slab, or why there will be none. Decided before the payload is read."""
+        request_id = frame.request_id
+        in_flight = self.in_flight
+        if request_id in in_flight or request_id == 0:
+            raise ProtocolError(f"request id {request_id} is in flight already" if request_id else "request id 0")
+        if frame.error is not None:
+            return frame.error
+        engine = self.engine
+        header = frame.message
+        assert isinstance(header, Infer)
+        if engine.draining:
+            return make("DRAINING")
+        if len(in_flight) >= self.credits:
+            return make("TOO_MANY_IN_FLIGHT", limit=self.credits)
+        plan = engine.door.plan(header)
+        if not isinstance(plan, Plan):
+            return plan
+        nbytes = frame.payload_bytes
+        has_values = bool(frame.flags & HAS_VALUES)
+        if has_values or nbytes != plan.tensor_end:
+            problem = check_payload(plan, nbytes, has_values)
+            if problem is not None:
+                return problem
+        due = None if header.deadline_ms is None else now + header.deadline_ms / 1000
+        request = Request(self, request_id, plan, nbytes, has_values, due)
+        if nbytes:
+            if not frame.complete and not engine.may_arrive(nbytes):
+                return make("SLAB_FULL")
+            row = engine.slab.reserve(request.lane, nbytes)
+            if row is None:
+                return make("SLAB_FULL")
+            request.chunk, request.offset = row
+        return request
+
+    def _on_frame(self, frame: Frame, now: float) -> None:
+        kind = frame.type
+        if frame.error is not None and kind != f.HELLO:
+            self.send_error(frame.request_id, frame.error)
+        elif kind == f.CANCEL:
+            request = self.in_flight.get(frame.request_id)
+            if request is not None:
+                self.engine.withdraw(request, "cancelled")
+                self.fail(request, make("CLIENT_CANCELLED"))
+        elif kind == f.PING:
+            self.send(f.PONG, request_id=frame.request_id)
+        elif kind == f.STATUS:
+            self.send(f.STATUS, request_id=frame.request_id, values=self.engine.status())
+        elif kind == f.HELLO:
+            self._on_hello(frame)
+
+    def _on_hello(self, frame: Frame) -> None:
+        if frame.error is not None:
+            self._turn_away(frame.error)
+            return
+        hello = frame.message
+        assert isinstance(hello, Hello)
+        lowest, highest = hello.versions
+        if not lowest <= SUPPORTED_VERSION <= highest:
+            offered = f"{lowest} to {highest}"
+            self._turn_away(make("UNSUPPORTED_VERSION", expected=SUPPORTED_VERSION, actual=offered))
+            return
+        self.client = hello.client
+        engine = self.engine
+        limits = {
+            "header_bytes": engine.limits.header_bytes,
+            "payload_bytes": engine.limits.payload_bytes,
+            "values_bytes": MAX_VALUES_BYTES,
+            "in_flight": self.credits,
+        }
+        welcome = Welcome(f"inferd/{__version__}", limits, SUPPORTED_VERSION)
+        models = [model.description for model in engine.door.models.values()]
+        self.send(f.WELCOME, welcome, values={"models": models})
+        if engine.draining:
+            self.send(f.GOAWAY, GoAway())
+
+    def _turn_away(self, error: RequestError) -> None:
+        self.send_error(0, error)
+        self.peer.close()
+        self.flush(self.last_progress)
+        self.link.close()
+
+    def _broken(self, error: ProtocolError, now: float) -> None:
+        looks_like = error.looks_like or "unknown"
+        self.engine.throttle.event("protocol_error", now, peer=self.link.name, looks_like=looks_like, error=str(error))
+        self.engine.count("connections_closed_protocol_error")
+        if not error.looks_like:
+            # Who speaks another protocol gets nothing back: an answer could be taken for one of its own.
+            self._push(protocol_error_frame(error))
+            self.flush(now)
+        self.link.close()
+
+    # ---- frames out
+
+    def send(
+        self, kind: int, message: Message = BARE, request_id: int = 0, values: dict[str, object] | None = None
+    ) -> None:
+        """Puts a message into the outbox."""
+        segment = b"" if values is None else pack_values(values)
+        head = self.peer.send(
+            kind,
+            message,
+            request_id,
+            len(segment),
+            HAS_VALUES if segment else 0,
+            self.credits,
+        )
+        self._push(head + segment)
+
+    def send_error(self, request_id: int, error: RequestError) -> None:
+        """Puts how a request ended into the outbox."""
+        header = Error.of(error).pack()
+        self._push(pack_prefix(f.ERROR, request_id, len(header), credits=self.credits) + header)
+
+    def _push(self, data: bytes) -> None:
+        self.outbox.append(data)
+        self.outbox_bytes += len(data)
+
+    def fail(self, request: Request, error: RequestError) -> None:
+        """The one answer of a request that has none."""
+        del self.in_flight[request.id]
+        self.send_error(request.id, error)
+
+    def answer(self, request: Request, header: bytes, flags: int, arena: Arena, offset: int, nbytes: int) -> None:
+        """The one answer of a request: its result, which lies in an arena."""
+        del self.in_flight[request.id]
+        outbox = self.outbox
+        outbox.append(
+            PREFIX.pack(MAGIC, VERSION, f.RESULT, flags, self.credits, len(header), nbytes, request.id) + header
+        )
+        self.outbox_bytes += 24 + len(header) + nbytes
+        if nbytes == 0:
+            return
+        view = arena.view[offset : offset + nbytes]
+        if nbytes <= COPY_BYTES:
+            # Joined with the others before this turn of the loop is over, so the worker may have it back.
+            outbox.append(view)
+            arena.give_back(offset, nbytes)
+        elif self.congested:
+            outbox.append(bytes(view))
+            arena.give_back(offset, nbytes)
+        else:
+            outbox.append(view)
+            self.views_in_outbox = True
+            self.held.append((self.written + self.outbox_bytes, arena, offset, nbytes))
+
+    def flush(self, now: float) -> None:
+        """Hands the outbox to the link: one gathered write."""
+        outbox = self.outbox
+        if self.views_in_outbox:
+            # Views that are sent later must be those that are held; small ones are copied now.
+            self.link.writelines(
+                [part if isinstance(part, bytes) or len(part) > COPY_BYTES else bytes(part) for part in outbox]
+            )
+            self.views_in_outbox = False
+        else:
+            self.link.write(b"".join(outbox))
+        self.written += self.outbox_bytes
+        self.outbox_bytes = 0
+        self.outbox = []
+        if self.held:
+            self.release_sent()
+        unsent = self.link.unsent()
+        if unsent > CONGESTED_BYTES and not self.congested:
+            self.congested = True
+            self.last_progress = now
+            for request in self.in_flight.values():
+                if request.state is State.QUEUED and self.engine.scheduler.withdraw(request):
+                    request.state = State.NEW
+                    self.parked.append(request)
+
+    def release_sent(self) -> None:
+        """Gives back the parts of arenas that the kernel has taken."""
+        held = self.held
+        sent = self.written - self.link.unsent()
+        while held and held[0][0] <= sent:
+            _, arena, offset, nbytes = held.popleft()
+            arena.give_back(offset, nbytes)
+            if arena.starved:
+                self.engine.feed(arena)
+
+    def drained(self, now: float) -> None:
+        """The link has sent everything."""
+        self.last_progress = now
+        self.release_sent()
+        if self.congested:
+            self.congested = False
+            parked, self.parked = self.parked, deque()
+            for request in parked:
+                self.engine.submit(request, now)
+
+    # ---- the end
+
+    def go_away(self, now: float) -> None:
+        """Tells the client to connect elsewhere; what is in flight will be answered."""
+        if self.peer.state == "OPEN":
+            self.send(f.GOAWAY, GoAway())
+            self.flush(now)
+
+    def overdue(self, now: float) -> str:
+        """Why this connection should be cut now, or ""."""
+        if self.peer.state == "START" and now - self.opened_at > HELLO_TIMEOUT_S:
+            return "no HELLO"
+        if self.congested and now - self.last_progress > WRITE_TIMEOUT_S:
+            return "it does not read its answers"
+        if self.arriving is not None and now - self.last_progress > READ_TIMEOUT_S:
+            return "the rest of a payload does not come"
+        return ""
+
+    def lost(self) -> None:
+        """The connection is gone: nobody waits for what is in flight."""
+        if self.arriving is not None:
+            self.engine.arrived(self.arriving.nbytes)
+            self.arriving = None
+        for request in self.in_flight.values():
+            self.engine.withdraw(request, "disconnected")
+        self.in_flight.clear()
+        self.parked.clear()
+        self.outbox.clear()
+        while self.held:
+            _, arena, offset, nbytes = self.held.popleft()
+            arena.give_back(offset, nbytes)
+            if arena.starved:
+                self.engine.feed(arena)
+        self.peer.close()

@@ -1,0 +1,54 @@
+"""Addresses: `inferd://host[:port]` for TCP, `inferd+unix:///path` for a Unix socket."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from inferd.errors import ConfigError
+
+DEFAULT_PORT = 7433
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or connect: a host and port, or a Unix socket's path."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """From `inferd://host[:port]` or `inferd+unix:///path`. Raises ConfigError."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            # A bad port, or brackets that do not match.
+            raise ConfigError(
+                f"{url!r} is no address: {error}; use inferd://HOST[:PORT] or inferd+unix:///PATH"
+            ) from error
+        if parts.scheme == "inferd+unix" and parts.path and not parts.netloc:
+            if len(parts.path.encode()) > 107:
+                raise ConfigError(f"{url!r}: the path of a Unix socket has at most 107 bytes; choose a shorter one")
+            return cls(path=parts.path)
+        if parts.scheme == "inferd" and parts.hostname and parts.path in ("", "/"):
+            return cls(host=parts.hostname, port=DEFAULT_PORT if port is None else port)
+        raise ConfigError(f"{url!r} is no address: use inferd://HOST[:PORT] or inferd+unix:///PATH")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False  # a name can mean any machine
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"inferd+unix://{self.path}"
+        return f"inferd://[{self.host}]:{self.port}" if ":" in self.host else f"inferd://{self.host}:{self.port}"

@@ -1,0 +1,74 @@
+"""The inline executor: the worker's runner inside the caller's process, for a debugger and for tests.
+
+A model's crash is then the daemon's crash, and a forward holds up the loop: it is no executor for serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Protocol
+
+from inferd.config import MIB, Settings
+from inferd.memory import Region
+from inferd.wire import batch as b
+from inferd.work.runner import Runner
+
+
+class Events(Protocol):
+    """What it tells whom it works for."""
+
+    def on_started(self, worker: int, pid: int) -> None: ...
+
+    def on_packet(self, worker: int, message: list[Any]) -> None: ...
+
+    def on_exit(self, worker: int) -> None: ...
+
+
+class InlineExecutor:
+    """Runs batches where it is called from. Answers come with the loop's next turn, as from a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runners: dict[int, Runner] = {}
+
+    async def start(self, events: Events, slab: Region) -> None:
+        self._events = events
+        self._slab = slab
+        self._loop = asyncio.get_running_loop()
+
+    def spawn(self, worker: int, device: str) -> Region:
+        arena = Region.create(f"arena-{worker}", self._settings.arena_mib * MIB)
+
+        def wait_for_room() -> None:
+            # Nobody else can make room while this process is busy here.
+            raise MemoryError("the arena is full, and the inline executor cannot wait for room")
+
+        def load() -> None:
+            runner = self._runners[worker] = Runner(device, self._slab, arena, wait_for_room)
+            self._events.on_started(worker, os.getpid())
+            self._events.on_packet(worker, b.unpack(runner.load(list(self._settings.models))))
+
+        self._loop.call_soon(load)
+        return arena
+
+    def send(self, worker: int, packet: bytes) -> None:
+        self._loop.call_soon(self._handle, worker, packet)
+
+    def _handle(self, worker: int, packet: bytes) -> None:
+        runner = self._runners.get(worker)
+        if runner is None:
+            return
+        message = b.unpack(packet)
+        if message[0] == b.RUN:
+            for answer in runner.run(*message[1:]):
+                self._events.on_packet(worker, b.unpack(answer))
+        elif message[0] == b.FREE:
+            runner.give_back(message[1])
+
+    def kill(self, worker: int) -> None:
+        if self._runners.pop(worker, None) is not None:
+            self._loop.call_soon(self._events.on_exit, worker)
+
+    async def close(self) -> None:
+        self._runners.clear()
