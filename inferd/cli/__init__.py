@@ -7,7 +7,11 @@ import sys
 import click
 
 from inferd._version import __version__
+from inferd.cli.bench import bench
+from inferd.cli.infer import infer
+from inferd.cli.models import models
 from inferd.cli.serve import serve
+from inferd.cli.status import status
 from inferd.errors import EXIT_CONFIG, EXIT_NO_DEVICE, ConfigError, DeviceUnavailable, InferdError
 
 
@@ -21,10 +25,11 @@ def cli() -> None:
     inferd serve model.py:Name            your own
     inferd infer ner "Ada met Charles."   ask one
     inferd status                         what the daemon is doing
+    inferd bench ner                      how much it can do
     """
 
 
-for command in (serve,):
+for command in (serve, infer, models, status, bench):
     cli.add_command(command)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import Counter
 from typing import Any
@@ -54,6 +55,7 @@ class Engine:
         self._arriving_bytes = 0
         self._dirty: list[Session] = []
         self._started_at = time.time()
+        self._housekeeping: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Starts the workers; returns when they can serve.
@@ -265,7 +267,6 @@ class Engine:
         self,
         worker: Worker[Batch[Request]],
         batch_id: int,
-        start: int,
         heads: list[bytes],
         outcomes: list[int],
         failures: list[list[Any]],
@@ -278,20 +279,14 @@ class Engine:
         tickets = batch.tickets
         dirty = self._dirty
         answered = rows = 0
-        for request, head, offset, nbytes, flags in zip(
-            tickets[start:] if start else tickets,
-            outcomes[0::4],
-            outcomes[1::4],
-            outcomes[2::4],
-            outcomes[3::4],
-            strict=False,
-        ):
-            if head < 0:
-                continue
+        numbers = iter(outcomes)
+        for index, head, offset, nbytes, flags in zip(numbers, numbers, numbers, numbers, numbers, strict=True):
+            request = tickets[index]
             session = request.session
             if session is None:
                 arena.give_back(offset, nbytes)
             else:
+                request.session = None  # answered
                 if not session.outbox:
                     dirty.append(session)
                 session.answer(request, heads[head], flags, arena, offset, nbytes)
@@ -357,7 +352,7 @@ class Engine:
     def _fail(self, request: Request, error: RequestError) -> None:
         self._release(request)
         self.counters["failed_" + error.reason.lower()] += 1
-        session = request.session
+        session, request.session = request.session, None
         if session is not None:
             if not session.outbox:
                 self._dirty.append(session)
@@ -391,6 +386,7 @@ class Engine:
         in_flight = sum(len(session.in_flight) for session in self.sessions)
         return {
             "version": __version__,
+            "pid": os.getpid(),
             "uptime_s": time.time() - self._started_at,
             "state": "draining" if self.draining else "ready" if self.pool.serving else "no worker",
             "connections": len(self.sessions),
@@ -432,7 +428,8 @@ class Engine:
     async def close(self) -> None:
         """Ends sessions and workers."""
         self._closing = True
-        self._housekeeping.cancel()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
         for session in list(self.sessions):
             session.link.close()
         await self.executor.close()

@@ -31,17 +31,23 @@ class Condition(Enum):
 class Arena:
     """One process's output memory. `freed` is what its next packet gives back; it dies with the process.
 
-    `starved` is set while its worker waits for room in it.
+    `starved` is set while its worker waits for room in it; `held` counts the bytes that sockets are sending from it.
     """
 
-    __slots__ = ("freed", "region", "starved", "view", "worker")
+    __slots__ = ("freed", "held", "region", "starved", "view", "worker")
 
     def __init__(self, region: Region, worker: int) -> None:
         self.region = region
         self.view = region.view
         self.worker = worker
         self.freed: list[int] = []
+        self.held = 0
         self.starved = False
+
+    def may_hold(self, nbytes: int) -> bool:
+        """Whether a reply may be sent from where it lies: half of the arena stays for the worker, so that those who
+        read slowly cannot stop it."""
+        return self.held + nbytes <= self.region.nbytes // 2
 
     def give_back(self, offset: int, nbytes: int) -> None:
         """A part whose reply has left; neighbours are joined, since a batch mostly leaves in order."""

@@ -299,12 +299,13 @@ class Session:
             # Joined with the others before this turn of the loop is over, so the worker may have it back.
             outbox.append(view)
             arena.give_back(offset, nbytes)
-        elif self.congested:
+        elif self.congested or not arena.may_hold(nbytes):
             outbox.append(bytes(view))
             arena.give_back(offset, nbytes)
         else:
             outbox.append(view)
             self.views_in_outbox = True
+            arena.held += nbytes
             self.held.append((self.written + self.outbox_bytes, arena, offset, nbytes))
 
     def flush(self, now: float) -> None:
@@ -337,10 +338,14 @@ class Session:
         held = self.held
         sent = self.written - self.link.unsent()
         while held and held[0][0] <= sent:
-            _, arena, offset, nbytes = held.popleft()
-            arena.give_back(offset, nbytes)
-            if arena.starved:
-                self.engine.feed(arena)
+            self._release_first()
+
+    def _release_first(self) -> None:
+        _, arena, offset, nbytes = self.held.popleft()
+        arena.held -= nbytes
+        arena.give_back(offset, nbytes)
+        if arena.starved:
+            self.engine.feed(arena)
 
     def drained(self, now: float) -> None:
         """The link has sent everything."""
@@ -381,8 +386,5 @@ class Session:
         self.parked.clear()
         self.outbox.clear()
         while self.held:
-            _, arena, offset, nbytes = self.held.popleft()
-            arena.give_back(offset, nbytes)
-            if arena.starved:
-                self.engine.feed(arena)
+            self._release_first()
         self.peer.close()

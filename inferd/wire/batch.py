@@ -12,16 +12,16 @@ under 64 KiB: one over about 208 KiB cannot be sent, and a short receive would c
     worker → loop
     READY    device, models
     REFUSED  a LoadFailure
-    DONE     batch, start, heads, outcomes, failures, compute_us, more
+    DONE     batch, heads, outcomes, failures, compute_us, more
     RAISED   batch, reason, detail
     STARVED  (the arena is full: send FREE when you can)
 
     requests   five numbers each: index of its table, rows, offset in the slab, payload bytes, 1 if it has values
-    outcomes   four numbers each: index of its head (−1: it failed), offset in the arena, bytes, flags
+    outcomes   five numbers each: index of its request, index of its head, offset in the arena, bytes, flags
     freed      two numbers each: offset in the arena, bytes
     heads      ready-made RESULT headers; the results of one batch mostly share one
-    failures   (index, reason, detail) for each request that failed alone
-    start      the index in the batch of the first outcome here; `more` says that another DONE of the batch follows
+    failures   (index of its request, reason, detail) for each that failed alone
+    more       another DONE of the same batch follows: the results differ too much for one packet, or the arena is full
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ RUN, FREE, STOP = 1, 2, 3
 READY, REFUSED, DONE, RAISED, STARVED = 11, 12, 13, 14, 15
 
 MAX_PACKET_BYTES = 64 * 1024
-# 512 requests of five numbers and 512 outcomes of four, at most 9 bytes a number, stay under the packet with room for
-# tables and heads.
+# 512 requests or outcomes of five numbers, at most 9 bytes a number, stay under the packet with room for tables and
+# heads.
 MAX_REQUESTS = 512
 MAX_DETAIL_CHARS = 4000
 
 NUMBERS_PER_REQUEST = 5
-NUMBERS_PER_OUTCOME = 4
+NUMBERS_PER_OUTCOME = 5
 
 
 class LoadFailure(NamedTuple):
@@ -66,27 +66,27 @@ def pack_map(fields: dict[str, Any]) -> bytes:
 
 
 def pack_done(
-    batch_id: int, heads: list[bytes], outcomes: list[int], failures: list[tuple[int, str, str]], compute_us: int
+    batch_id: int,
+    heads: list[bytes],
+    outcomes: list[int],
+    failures: list[tuple[int, str, str]],
+    compute_us: int,
+    more: bool = False,
 ) -> list[bytes]:
     """The DONE packets of a batch: one, or as many as keep each under the limit when the results differ much."""
-    packet = pack(DONE, batch_id, 0, heads, outcomes, failures, compute_us, False)
+    packet = pack(DONE, batch_id, heads, outcomes, failures, compute_us, more)
     if len(packet) <= MAX_PACKET_BYTES:
         return [packet]
     packets = []
-    details = {index: (reason, detail) for index, reason, detail in failures}
-    count = len(outcomes) // NUMBERS_PER_OUTCOME
-    # Ten heads of at most 16 KiB would not fit; three and a few failures always do.
-    step = 3
-    for start in range(0, count, step):
-        own = range(start, min(start + step, count))
-        numbers = outcomes[start * NUMBERS_PER_OUTCOME : own.stop * NUMBERS_PER_OUTCOME]
-        own_heads = [heads[head] if head >= 0 else b"" for head in numbers[::NUMBERS_PER_OUTCOME]]
-        for position in range(len(own)):
-            if numbers[position * NUMBERS_PER_OUTCOME] >= 0:
-                numbers[position * NUMBERS_PER_OUTCOME] = position
-        own_failures = [(index, *details[index]) for index in own if index in details]
-        more = own.stop < count
-        packets.append(pack(DONE, batch_id, start, own_heads, numbers, own_failures, compute_us, more))
+    # Three heads of at most 16 KiB fit, and so do three failures with their details.
+    for at in range(0, len(outcomes), 3 * NUMBERS_PER_OUTCOME):
+        numbers = outcomes[at : at + 3 * NUMBERS_PER_OUTCOME]
+        own_heads = [heads[head] for head in numbers[1::NUMBERS_PER_OUTCOME]]
+        numbers[1::NUMBERS_PER_OUTCOME] = range(len(own_heads))
+        packets.append(pack(DONE, batch_id, own_heads, numbers, [], compute_us, True))
+    for at in range(0, len(failures), 3):
+        packets.append(pack(DONE, batch_id, [], [], failures[at : at + 3], compute_us, True))
+    packets.append(pack(DONE, batch_id, [], [], [], compute_us, more))
     return packets
 
 

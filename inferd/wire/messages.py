@@ -229,8 +229,7 @@ def payload_misfit(message: Infer | Result, has_values: int, payload_bytes: int)
         return make("VALUES", problem=f"would begin at {aligned(end)}, but the payload has {payload_bytes} bytes")
     if payload_bytes == end:
         return None
-    field = "inputs" if isinstance(message, Infer) else "outputs"
-    return make("FIELD_VALUE", field=field, problem=f"ends at {end}, but the payload has {payload_bytes} bytes")
+    return make("FIELD_VALUE", field="payload", problem=f"has {payload_bytes} bytes and its tensors end at {end}")
 
 
 class Error:

@@ -40,12 +40,18 @@ class InlineExecutor:
     def spawn(self, worker: int, device: str) -> Region:
         arena = Region.create(f"arena-{worker}", self._settings.arena_mib * MIB)
 
-        def wait_for_room() -> None:
-            # Nobody else can make room while this process is busy here.
-            raise MemoryError("the arena is full, and the inline executor cannot wait for room")
+        def wait_for_room(finished: list[bytes]) -> None:
+            used = runner.arena_used
+            for packet in [*finished, b.pack(b.STARVED)]:
+                self._events.on_packet(worker, b.unpack(packet))
+            if runner.arena_used == used:
+                # Nothing can leave while this process is busy here.
+                raise MemoryError("the arena is full, and the inline executor cannot wait for room")
+
+        runner = Runner(device, self._slab, arena, wait_for_room)
 
         def load() -> None:
-            runner = self._runners[worker] = Runner(device, self._slab, arena, wait_for_room)
+            self._runners[worker] = runner
             self._events.on_started(worker, os.getpid())
             self._events.on_packet(worker, b.unpack(runner.load(list(self._settings.models))))
 
@@ -53,18 +59,17 @@ class InlineExecutor:
         return arena
 
     def send(self, worker: int, packet: bytes) -> None:
-        self._loop.call_soon(self._handle, worker, packet)
-
-    def _handle(self, worker: int, packet: bytes) -> None:
-        runner = self._runners.get(worker)
-        if runner is None:
-            return
         message = b.unpack(packet)
         if message[0] == b.RUN:
+            self._loop.call_soon(self._run, worker, message)
+        elif message[0] == b.FREE and worker in self._runners:
+            self._runners[worker].give_back(message[1])
+
+    def _run(self, worker: int, message: list[Any]) -> None:
+        runner = self._runners.get(worker)
+        if runner is not None:
             for answer in runner.run(*message[1:]):
                 self._events.on_packet(worker, b.unpack(answer))
-        elif message[0] == b.FREE:
-            runner.give_back(message[1])
 
     def kill(self, worker: int) -> None:
         if self._runners.pop(worker, None) is not None:

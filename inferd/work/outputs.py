@@ -30,10 +30,11 @@ class OutputError(Exception):
 class Arena:
     """Where results lie until they are sent. `wait` blocks until some of them have been given back."""
 
-    def __init__(self, memory: Memory, wait: Callable[[], None]) -> None:
+    wait: Callable[[], None]
+
+    def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.extents = Extents(memory.region.nbytes)
-        self._wait = wait
         self._heads: dict[tuple[Any, ...], bytes] = {}
 
     def give_back(self, freed: list[int]) -> None:
@@ -46,13 +47,18 @@ class Arena:
         nbytes = aligned(nbytes)
         if nbytes > self.extents.nbytes:
             raise make("OUTPUT_TOO_LARGE", actual=nbytes, limit=self.extents.nbytes)
-        while (offset := self.extents.take(nbytes)) is None:
-            self._wait()
-        try:
-            self.memory.region.ensure(offset + nbytes)
-        except OSError as error:
-            self.extents.give(offset, nbytes)
-            raise make("OUTPUT_TOO_LARGE", actual=nbytes, limit=self.extents.used) from error
+        while (offset := self._take_now(nbytes)) is None:
+            self.wait()
+        return offset
+
+    def _take_now(self, nbytes: int) -> int | None:
+        offset = self.extents.take(nbytes)
+        if offset is not None:
+            try:
+                self.memory.region.ensure(offset + nbytes)
+            except OSError as error:
+                self.extents.give(offset, nbytes)
+                raise make("OUTPUT_TOO_LARGE", actual=nbytes, limit=self.extents.used) from error
         return offset
 
     def head(self, table: tuple[Tensor, ...]) -> bytes:
@@ -70,11 +76,14 @@ class Arena:
             self._heads[key] = head
         return head
 
-    def write_rows(self, outputs: dict[str, torch.Tensor], rows: int) -> tuple[bytes, int, int, int]:
-        """All rows of a batch of tensors at once, equally spaced. Returns head, offset, bytes of a row, distance."""
+    def write_rows(self, outputs: dict[str, torch.Tensor], rows: int) -> tuple[bytes, int, int, int] | None:
+        """All rows of a batch of tensors at once, equally spaced. Returns head, offset, bytes of a row, distance; or
+        None when there is no room for all of them together: they may still fit one by one, as replies leave."""
         table, end = layout((name, _dtype(name, tensor), tuple(tensor.shape[1:])) for name, tensor in outputs.items())
         stride = aligned(end)
-        offset = self.take(rows * stride)
+        offset = self._take_now(rows * stride) if stride else 0
+        if offset is None:
+            return None
         for row, tensor in zip(table, outputs.values(), strict=True):
             self.memory.rows(row.dtype, row.shape, offset + row.offset, rows, stride).copy_(tensor)
         return self.head(table), offset, end, stride

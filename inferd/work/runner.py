@@ -34,10 +34,11 @@ class Runner:
     """A device with every model loaded on it.
 
     `slab` holds the requests' payloads, `arena` takes the results; `wait_for_room` blocks until the loop process has
-    given parts of the arena back (through `give_back`).
+    given parts of the arena back (through `give_back`). It is handed packets to send first: what is finished of the
+    batch, since those who wait for it may be the ones to make room.
     """
 
-    def __init__(self, device: str, slab: Region, arena: Region, wait_for_room: Callable[[], None]) -> None:
+    def __init__(self, device: str, slab: Region, arena: Region, wait_for_room: Callable[[list[bytes]], None]) -> None:
         self._wanted = device
         self._slab_region = slab
         self._arena_region = arena
@@ -50,7 +51,7 @@ class Runner:
         try:
             self.device = devices.pick(self._wanted)
             self._slab = devices.Memory(self._slab_region, self.device)
-            self._arena = Arena(devices.Memory(self._arena_region, self.device), self._wait_for_room)
+            self._arena = Arena(devices.Memory(self._arena_region, self.device))
             for config in configs:
                 name = config.name
                 served = load_model(config.name, config.target, config.options)
@@ -73,6 +74,11 @@ class Runner:
         """Parts of the arena whose replies have left."""
         self._arena.give_back(freed)
 
+    @property
+    def arena_used(self) -> int:
+        """Bytes of the arena that hold results which have not left."""
+        return self._arena.extents.used
+
     # ---- one batch
 
     def run(
@@ -83,6 +89,7 @@ class Runner:
         self._arena.give_back(freed)
         served = self._models[model_index]
         run = Run(self, served, inputs.parse_tables(tables), inputs.parse_requests(numbers))
+        self._arena.wait = lambda: self._wait_for_room(run.take_finished(batch_id, more=True))
         try:
             with torch.inference_mode():
                 run.compute()
@@ -93,8 +100,7 @@ class Runner:
                 return [b.pack(b.RAISED, batch_id, reason, _detail(error))]
             # The inputs are no longer what the callers sent, so nothing of this batch can be tried again.
             run.fail_all(reason, _detail(error))
-        compute_us = round((time.perf_counter() - started) * 1e6)
-        return b.pack_done(batch_id, run.heads, run.outcomes, run.failures, compute_us)
+        return run.take_finished(batch_id, round((time.perf_counter() - started) * 1e6))
 
     def _reason(self, error: BaseException) -> str:
         if isinstance(error, OutputError):
@@ -144,7 +150,7 @@ class Run:
         self._requests = requests
         self._written: list[int] = []  # (offset, bytes) in the arena, in case it has to be given up
         self.heads: list[bytes] = []
-        self.outcomes: list[int] = [-1, 0, 0, 0] * len(requests)
+        self.outcomes: list[int] = []
         self.failures: list[tuple[int, str, str]] = []
         self.wrote_inputs = False
 
@@ -203,13 +209,7 @@ class Run:
         found = outputs.as_columns(self._forward(batch), rows)
         if isinstance(found, list):
             self._write_results(members, requests, found)
-        elif (
-            found
-            and all(isinstance(column, torch.Tensor) for column in found.values())
-            and all(request.rows == 0 for request in requests)
-        ):
-            self._write_rows(members, found, rows)
-        else:
+        elif not self._write_rows(members, requests, found, rows):
             self._write_slices(members, requests, found)
 
     # ---- the model
@@ -276,17 +276,23 @@ class Run:
 
     # ---- the results
 
-    def _write_rows(self, members: list[int], found: dict[str, Any], rows: int) -> None:
-        head, offset, nbytes, stride = self._arena.write_rows(found, rows)
+    def _write_rows(self, members: list[int], requests: list[Request], found: dict[str, Any], rows: int) -> bool:
+        """The short way, for single items of nothing but tensors; False when it cannot be gone."""
+        if not found or not all(isinstance(column, torch.Tensor) for column in found.values()):
+            return False
+        if any(request.rows for request in requests):
+            return False
+        written = self._arena.write_rows(found, rows)
+        if written is None:
+            return False
+        head, offset, nbytes, stride = written
         self._written += (offset, rows * stride)
         kind = self._head(head)
-        if len(members) == len(self._requests):
-            self.outcomes = [n for at in range(offset, offset + rows * stride, stride) for n in (kind, at, nbytes, 0)]
-            if not stride:
-                self.outcomes = [kind, 0, 0, 0] * rows
-            return
-        for position, index in enumerate(members):
-            self.outcomes[4 * index : 4 * index + 4] = (kind, offset + position * stride, nbytes, 0)
+        at = offset
+        for index in members:
+            self.outcomes += (index, kind, at, nbytes, 0)
+            at += stride
+        return True
 
     def _write_slices(self, members: list[int], requests: list[Request], found: dict[str, Any]) -> None:
         start = 0
@@ -323,7 +329,7 @@ class Run:
             self._fail(index, error.reason, error.message)
         else:
             self._written += (offset, aligned(nbytes))
-            self.outcomes[4 * index : 4 * index + 4] = (self._head(head), offset, nbytes, flags)
+            self.outcomes += (index, self._head(head), offset, nbytes, flags)
 
     def _head(self, head: bytes) -> int:
         try:
@@ -344,8 +350,14 @@ class Run:
 
     def fail_all(self, reason: str, detail: str) -> None:
         """Every request of the batch fails."""
-        self.outcomes = [-1, 0, 0, 0] * len(self._requests)
+        self.outcomes = []
         self.failures = [(index, reason, detail) for index in range(len(self._requests))]
+
+    def take_finished(self, batch_id: int, compute_us: int = 0, more: bool = False) -> list[bytes]:
+        """The packets that say what is finished and has not been said yet."""
+        packets = b.pack_done(batch_id, self.heads, self.outcomes, self.failures, compute_us, more)
+        self.heads, self.outcomes, self.failures, self._written = [], [], [], []
+        return packets
 
 
 class Failure:

@@ -56,7 +56,9 @@ def main(channel: socket.socket, slab_fd: int, arena_fd: int, spec: dict[str, An
     arena = Region(arena_fd, spec["arena_bytes"])
     link = Channel(channel)
 
-    def wait_for_room() -> None:
+    def wait_for_room(finished: list[bytes]) -> None:
+        for packet in finished:
+            link.send(packet)
         link.send(b.pack(b.STARVED))
         message = link.receive()
         if message[0] == b.STOP:

@@ -1,0 +1,226 @@
+"""`inferd infer`: one request, or one for each line of standard input, and its answer for a reader or a program."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inferd.cli.common import MAX_CONNECT_MS, daemon, daemon_options, failures_told, printable, table, type_text
+from inferd.cli.inputs import Inputs
+from inferd.errors import InferdError, RequestError
+
+if TYPE_CHECKING:
+    import asyncio
+
+# Lines in flight at a time: several of the largest usual batches, and under the daemon's 1,024 of a connection.
+LINES_IN_FLIGHT = 256
+READ_BYTES = 64 * 1024
+PREVIEW_ELEMENTS = 8
+
+
+@click.command(short_help="Ask a model once, or once for each line of standard input.")
+@click.argument("model")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
+@daemon_options
+@click.option("--lines", is_flag=True, help="One request for each line of standard input; answers in their order.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each answer, tensors as nested lists.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False), metavar="FILE.npy", help="Save the answer's only tensor there."
+)
+def infer(
+    model: str, inputs: tuple[str, ...], url: str, timeout_ms: float, lines: bool, as_json: bool, output: str | None
+) -> None:
+    """Ask MODEL and print what it answers.
+
+    An INPUT is a value for the model's only input, or name=VALUE. A VALUE is JSON if it parses, otherwise text; for
+    an input that takes text it always is text. @file.npy, @file.json and @file.txt read a file, - reads standard input.
+
+    \b
+    inferd infer ner "Ada Lovelace met Charles Babbage in London in 1833."
+    inferd infer net x=[0.5,1,2] --json
+    inferd infer net image=@cat.npy --output scores.npy
+    inferd infer ner --lines --json < texts.txt
+    """
+    if lines and output:
+        raise click.UsageError("--output saves one answer; with --lines use --json")
+    with daemon(url, timeout_ms) as client:
+        read = Inputs(client.models(), model, _read_stdin)
+        request, place = read.parse(inputs, lines)
+        if not lines:
+            outputs = client.infer(model, request)
+    if not lines:
+        _show(outputs, as_json, output)
+        return
+    import asyncio
+
+    with failures_told():
+        failed = asyncio.run(_ask_lines(url, timeout_ms, read, request, place, as_json))
+    if failed:
+        sys.exit(1)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InferdError("standard input is not text in UTF-8") from error
+
+
+# ---- many lines
+
+
+async def _ask_lines(
+    url: str, timeout_ms: float, read: Inputs, request: dict[str, Any], place: str, as_json: bool
+) -> int:
+    """Answers every line of standard input in order; returns how many failed."""
+    import asyncio
+
+    from inferd_client import AsyncClient
+
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Queue[tuple[str, asyncio.Task[dict[str, Any]]] | None] = asyncio.Queue(LINES_IN_FLIGHT)
+    failed = number = 0
+    async with AsyncClient(url, timeout_ms=timeout_ms, connect_timeout_ms=min(timeout_ms, MAX_CONNECT_MS)) as client:
+
+        async def ask(line: bytes) -> dict[str, Any]:
+            try:
+                value = read.line(place, line.decode())
+            except UnicodeDecodeError as error:
+                raise InferdError("it is not text in UTF-8") from error
+            except click.UsageError as error:
+                raise InferdError(error.message) from error
+            return await client.infer(read.model, {**request, place: value})
+
+        async def take(lines: list[bytes] | None) -> None:
+            for line in lines or ():
+                await waiting.put((line.decode(errors="replace"), loop.create_task(ask(line))))
+            if lines is None:
+                await waiting.put(None)
+
+        # A thread, because a terminal or a slow pipe would hold up the answers; a daemon, because it may wait in
+        # read() for ever when everything else is over.
+        threading.Thread(target=_read_lines, args=(take, loop), daemon=True).start()
+        while (entry := await waiting.get()) is not None:
+            line, task = entry
+            number += 1
+            try:
+                outputs = await task
+            except InferdError as error:
+                failed += 1
+                _show_failure(number, error, as_json)
+            else:
+                if not as_json:
+                    click.secho(f"{'' if number == 1 else chr(10)}> {printable(line)}", bold=True)
+                _show(outputs, as_json, None)
+    return failed
+
+
+def _read_lines(take: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Hands the lines of standard input to `take` in the loop's thread, and None when they end; waits when it waits."""
+    import asyncio
+    from contextlib import suppress
+
+    rest = b""
+    with suppress(RuntimeError, asyncio.CancelledError):  # the loop has ended before the lines did
+        while chunk := os.read(0, READ_BYTES):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if lines:
+                asyncio.run_coroutine_threadsafe(take(lines), loop).result()
+        if rest:
+            asyncio.run_coroutine_threadsafe(take([rest]), loop).result()
+        asyncio.run_coroutine_threadsafe(take(None), loop).result()
+
+
+def _show_failure(number: int, error: InferdError, as_json: bool) -> None:
+    if not as_json:
+        click.echo(f"inferd: line {number}: {error}", err=True)
+        return
+    told = {"message": str(error)}
+    if isinstance(error, RequestError):
+        told = {"code": error.code, "reason": error.reason, "message": error.message}
+    click.echo(json.dumps({"error": told}))
+
+
+# ---- answers
+
+
+def _show(outputs: dict[str, Any], as_json: bool, output: str | None) -> None:
+    if output:
+        _save(outputs, output)
+    elif as_json:
+        click.echo(json_text(outputs))
+    else:
+        for line in human_lines(outputs):
+            click.echo(line)
+
+
+def _is_tensor(value: Any) -> bool:
+    # Without importing numpy: an answer of text alone does not need it.
+    return hasattr(value, "tolist") and hasattr(value, "shape")
+
+
+def json_text(outputs: dict[str, Any]) -> str:
+    """One JSON object: tensors as nested lists, bytes in base64."""
+
+    def plain(value: Any) -> Any:
+        return value.tolist() if _is_tensor(value) else base64.b64encode(value).decode()
+
+    return json.dumps(outputs, default=plain, ensure_ascii=False)
+
+
+def human_lines(outputs: dict[str, Any]) -> list[str]:
+    """An answer for a reader."""
+    lines: list[str] = []
+    for name, value in outputs.items():
+        if _is_tensor(value):
+            lines.append(f"{printable(name)}  {_tensor_type(value)}  {_preview(value)}")
+        elif _are_spans(value):
+            rows = [
+                [str(s["entity"]), str(s["text"]), f"{s['start']}-{s['end']}", f"{s.get('score', 0):.2f}"]
+                for s in value
+            ]
+            lines += table(("entity", "text", "start-end", "score"), rows)
+        else:
+            lines.append(f"{printable(name)}  {printable(json_text(value))}")
+    return lines or ["(the answer is empty)"]
+
+
+def _are_spans(value: Any) -> bool:
+    needed = {"entity", "text", "start", "end"}
+    return isinstance(value, list) and bool(value) and all(isinstance(s, dict) and s.keys() >= needed for s in value)
+
+
+def _tensor_type(array: Any) -> str:
+    from inferd_client.codec import WIRE_DTYPES
+
+    return type_text(WIRE_DTYPES.get(array.dtype.str, "BF16"), array.shape)
+
+
+def _preview(array: Any) -> str:
+    elements = array.reshape(-1)[:PREVIEW_ELEMENTS].tolist()
+    more = ", …" if array.size > PREVIEW_ELEMENTS else ""
+    return f"[{', '.join(f'{e:.5g}' if isinstance(e, float) else str(e) for e in elements)}{more}]"
+
+
+def _save(outputs: dict[str, Any], path: str) -> None:
+    tensors = {name: value for name, value in outputs.items() if _is_tensor(value)}
+    if len(tensors) != 1:
+        have = ", ".join(tensors) or "none"
+        raise InferdError(f"--output saves an answer with one tensor; this one has {len(tensors)} ({have})")
+    import numpy
+
+    ((name, array),) = tensors.items()
+    if array.dtype.name == "bfloat16":
+        array = array.astype(numpy.float32)  # a file of bfloat16 cannot be read back without its package
+    try:
+        with open(path, "wb") as file:
+            numpy.save(file, array, allow_pickle=False)
+    except OSError as error:
+        raise InferdError(f"cannot write {path}: {error.strerror}") from error
+    click.echo(f"{path}: {printable(name)} {_tensor_type(array)}")

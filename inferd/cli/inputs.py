@@ -1,0 +1,227 @@
+"""A request's inputs from the words of a command line.
+
+    VALUE                 for the model's only input, or the only one that is not named
+    name=VALUE            JSON if it parses, text otherwise; where the model declares STRING it is text, always
+    name=@file.npy        an array; also @file.json, and @anything-else as text
+    name=- or name=@-     text from standard input
+    name=@@text           a text that begins with @
+
+A tensor is made from a JSON list of numbers where the model declares a tensor, in the declared dtype; and where it
+declares nothing, as FP32, or INT64 if all numbers are whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inferd.cli.common import find_model, signature_text, type_text
+from inferd.errors import InferdError
+from inferd.wire.tensor import Spec
+
+if TYPE_CHECKING:
+    import numpy
+
+_NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
+_JSON_TYPES: dict[str, tuple[type, ...]] = {"NUMBER": (int, float), "BOOLEAN": (bool,), "LIST": (list,), "MAP": (dict,)}
+
+
+class Inputs:
+    """What a model takes, and how to make it from text."""
+
+    def __init__(self, models: Sequence[dict[str, Any]], name: str, read_stdin: Callable[[], str]) -> None:
+        description = find_model(models, name)
+        rows = description.get("inputs")
+        self.model = name
+        self.declared: dict[str, Spec] | None = None
+        if rows is not None:
+            self.declared = {name: Spec(name, dtype, tuple(shape)) for name, dtype, shape in rows}
+        self._takes = signature_text(rows)
+        self._read_stdin = read_stdin
+        self._stdin_used = False
+
+    def parse(self, arguments: Sequence[str], lines: bool = False) -> tuple[dict[str, Any], str]:
+        """The inputs that `arguments` give, and with `lines` the name of the one input that they leave open."""
+        named: dict[str, str] = {}
+        bare: list[str] = []
+        for argument in arguments:
+            match = _NAMED.fullmatch(argument)
+            if match is None:
+                bare.append(argument)
+                continue
+            name, text = match.groups()
+            if self.declared is not None and name not in self.declared:
+                problem = f"model {self.model!r} has no input {name!r}; it takes {self._takes}"
+                only = self._open_input({})
+                if only:
+                    problem += f". For a value that begins like this, write {only}='{name}=…'"
+                raise click.UsageError(problem)
+            if name in named:
+                raise click.UsageError(f"the input {name!r} is given twice")
+            named[name] = text
+        if len(bare) > 1:
+            raise click.UsageError(f"{len(bare)} inputs have no name: write name=VALUE (quote a text with blanks)")
+        if lines and bare:
+            raise click.UsageError("with --lines the input comes from standard input; others are given as name=VALUE")
+        place = self._open_input(named) if bare or lines else ""
+        if (bare or lines) and not place:
+            if self.declared is None:
+                problem = f"model {self.model!r} does not declare its inputs, so write name=VALUE"
+                if lines:
+                    problem = f"model {self.model!r} does not declare its inputs, so --lines cannot name one"
+            else:
+                problem = f"model {self.model!r} takes {self._takes}: write name=VALUE for all of them"
+                problem += " but one" if lines else ""
+            raise click.UsageError(problem)
+        if bare:
+            named[place] = bare[0]
+        if not named and not lines and self.declared != {}:
+            raise click.UsageError(f"model {self.model!r} needs an input; it takes: {self._takes}")
+        return {name: self._argument(name, text) for name, text in named.items()}, place
+
+    def line(self, name: str, text: str) -> Any:
+        """The value of a line of standard input: JSON or text, never the content of a file."""
+        return self._value(name, text)
+
+    def _open_input(self, named: dict[str, str]) -> str:
+        """The only declared input that is not in `named`, or ""."""
+        names = [name for name in self.declared or {} if name not in named]
+        return names[0] if len(names) == 1 else ""
+
+    def _argument(self, name: str, text: str) -> Any:
+        if text in ("-", "@-"):
+            if self._stdin_used:
+                raise click.UsageError("only one input can come from standard input")
+            self._stdin_used = True
+            return self._value(name, self._read_stdin())
+        if text.startswith("@@"):
+            return self._value(name, text[1:])
+        if text.startswith("@"):
+            return self._file(name, text[1:])
+        return self._value(name, text)
+
+    def _file(self, name: str, path: str) -> Any:
+        try:
+            if path.endswith(".npy"):
+                import numpy
+
+                return self._cast(name, numpy.load(path, allow_pickle=False))
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except OSError as error:
+            raise InferdError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, EOFError) as error:
+            what = "an array file that holds plain numbers" if path.endswith(".npy") else "text in UTF-8"
+            raise InferdError(f"{path} is not {what}") from error
+        if self._spec(name).dtype == "STRING":
+            return text
+        if path.endswith(".json"):
+            try:
+                return self._from_json(name, json.loads(text))
+            except ValueError as error:
+                raise InferdError(f"{path} is not valid JSON: {error}") from error
+        if self._spec(name).is_tensor:
+            raise click.UsageError(f"input {name!r}: {path} is text; a tensor comes from an .npy or a .json file")
+        return text
+
+    def _spec(self, name: str) -> Spec:
+        return (self.declared or {}).get(name) or Spec(name, "ANY", ())
+
+    def _value(self, name: str, text: str) -> Any:
+        spec = self._spec(name)
+        if spec.dtype == "STRING":
+            return text
+        try:
+            value = json.loads(text)
+        except ValueError:
+            if spec.dtype != "ANY":
+                expected = type_text(spec.dtype, spec.shape)
+                raise click.UsageError(
+                    f"input {name!r}: model {self.model!r} takes {expected} and {text!r:.60} is not JSON"
+                ) from None
+            return text
+        return self._from_json(name, value)
+
+    def _from_json(self, name: str, value: Any) -> Any:
+        spec = self._spec(name)
+        if spec.is_tensor:
+            return self._tensor(spec, value)
+        kinds = _JSON_TYPES.get(spec.dtype)
+        if kinds and (not isinstance(value, kinds) or (spec.dtype == "NUMBER" and isinstance(value, bool))):
+            raise click.UsageError(f"input {name!r}: model {self.model!r} takes {spec.dtype}, got {value!r:.60}")
+        if self.declared is None and isinstance(value, list):
+            guess = _guess(value)
+            return value if guess is None else guess
+        return value
+
+    def _tensor(self, spec: Spec, value: Any) -> Any:
+        import numpy
+
+        expected = type_text(spec.dtype, spec.shape)
+        try:
+            array = numpy.array(value)
+        except ValueError:
+            array = numpy.array(None)
+        if array.dtype.kind not in "biuf":
+            raise click.UsageError(
+                f"input {spec.name!r}: model {self.model!r} takes {expected}: a number, a list of numbers (lists of "
+                "equal lengths for more dimensions), or @file.npy"
+            )
+        if array.ndim == 0 and all(size in (1, -1) for size in spec.shape):
+            array = array.reshape((1,) * len(spec.shape))
+        return self._cast(spec.name, array)
+
+    def _cast(self, name: str, array: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+        """`array` in the declared dtype, if no kind of number is lost on the way (1.5 is no INT64)."""
+        import numpy
+
+        spec = self._spec(name)
+        if not spec.is_tensor:
+            return array
+        dtype = numpy_dtype(spec.dtype)
+        if array.size == 0 or numpy.can_cast(array.dtype, dtype, "same_kind") or _fits(array, dtype):
+            return array.astype(dtype, copy=False)
+        raise click.UsageError(
+            f"input {name!r}: model {self.model!r} takes {type_text(spec.dtype, spec.shape)}, got {array.dtype} numbers "
+            "that do not fit"
+        )
+
+
+def _fits(array: numpy.ndarray[Any, Any], dtype: Any) -> bool:
+    """Whether these whole numbers can be written in another whole-number dtype."""
+    import numpy
+
+    if array.dtype.kind not in "iu" or numpy.dtype(dtype).kind not in "iu":
+        return False
+    limits = numpy.iinfo(dtype)
+    return bool(limits.min <= int(array.min()) and int(array.max()) <= limits.max)
+
+
+def _guess(value: list[Any]) -> Any:
+    """A tensor from nested lists of numbers of one shape; None if they are something else."""
+    import numpy
+
+    try:
+        array = numpy.array(value)
+    except (ValueError, OverflowError):
+        return None
+    if array.dtype.kind == "f" or not array.size:
+        return array.astype(numpy.float32)
+    return array.astype(numpy.int64) if array.dtype.kind == "i" else None
+
+
+def numpy_dtype(dtype: str) -> Any:
+    """numpy's dtype for the wire's name. Raises InferdError for BF16 without ml_dtypes."""
+    from inferd_client.codec import NUMPY_DTYPES
+
+    if dtype != "BF16":
+        return NUMPY_DTYPES[dtype]
+    try:
+        import ml_dtypes  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise InferdError("BF16 needs a package that numpy does not bring; pip install ml_dtypes") from error
+    return ml_dtypes.bfloat16

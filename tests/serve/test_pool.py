@@ -1,0 +1,79 @@
+"""The pool's bookkeeping, without a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from inferd.memory import Region
+from inferd.serve.pool import Condition, Pool
+
+
+@pytest.fixture
+def arena() -> Iterator[Region]:
+    region = Region.create("test", 4096)
+    yield region
+    region.close()
+
+
+def ready_pool(arena: Region, count: int = 2) -> Pool[str]:
+    pool: Pool[str] = Pool(("cpu",) * count)
+    for worker in pool.workers:
+        pool.spawning(worker, arena)
+        pool.ready(worker, "cpu")
+    return pool
+
+
+def test_nobody_is_idle_before_it_is_ready(arena: Region) -> None:
+    """A worker that loads its models gets no batch."""
+    pool: Pool[str] = Pool(("cpu",))
+    assert pool.idle is None and pool.serving == 0
+    pool.spawning(pool.workers[0], arena)
+    assert pool.idle is None and pool.serving == 0
+    pool.ready(pool.workers[0], "cpu")
+    assert pool.idle is pool.workers[0] and pool.serving == 1
+
+
+def test_the_longest_idle_worker_is_next(arena: Region) -> None:
+    """Work spreads over equal workers."""
+    pool = ready_pool(arena)
+    first, second = pool.workers
+    pool.run(first, "batch", 0.0)
+    assert pool.idle is second
+    pool.finished(first, 1.0)
+    assert pool.idle is second
+    pool.run(second, "batch", 1.0)
+    assert pool.idle is first
+    assert first.busy_s == 1.0 and first.batches == 1
+
+
+def test_a_death_returns_what_was_running(arena: Region) -> None:
+    """The batch comes back, and the place is free for a replacement at once."""
+    pool = ready_pool(arena)
+    worker = pool.workers[0]
+    pool.run(worker, "batch", 0.0)
+    assert pool.died(worker) == ("batch", 0.0)
+    assert worker.condition is Condition.GONE and pool.serving == 1
+
+
+def test_an_idle_worker_that_dies_is_no_longer_offered(arena: Region) -> None:
+    """Its death loses nothing."""
+    pool = ready_pool(arena, 1)
+    assert pool.died(pool.workers[0]) == (None, 0.0)
+    assert pool.idle is None
+
+
+def test_deaths_in_a_row_are_given_longer_pauses(arena: Region) -> None:
+    """A model that dies while it loads is not forked again and again without end; one finished batch forgives."""
+    pool = ready_pool(arena, 1)
+    worker = pool.workers[0]
+    pauses = []
+    for _ in range(9):
+        pauses.append(pool.died(worker)[1])
+        pool.spawning(worker, arena)
+    assert pauses[:4] == [0.0, 0.1, 0.2, 0.4] and pauses[-1] == 5.0
+    pool.ready(worker, "cpu")
+    pool.run(worker, "batch", 0.0)
+    pool.finished(worker, 1.0)
+    assert pool.died(worker)[1] == 0.0
