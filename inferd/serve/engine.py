@@ -166,12 +166,9 @@ class Engine:
         return b.pack(b.RUN, batch_id, batch.tickets[0].plan.model.index, tables, numbers, freed)
 
     def _take_freed(self, arena: Arena) -> list[int]:
-        freed = arena.freed
-        if len(freed) <= MAX_FREED_NUMBERS:
-            arena.freed = []
-            return freed
-        arena.freed = freed[MAX_FREED_NUMBERS:]
-        return freed[:MAX_FREED_NUMBERS]
+        freed, arena.freed = arena.freed[:MAX_FREED_NUMBERS], arena.freed[MAX_FREED_NUMBERS:]
+        arena.used -= sum(freed[1::2])
+        return freed
 
     def feed(self, arena: Arena) -> None:
         """Gives a worker that waits for room what has been freed."""
@@ -271,11 +268,14 @@ class Engine:
         outcomes: list[int],
         failures: list[list[Any]],
         compute_us: int,
+        arena_used: int,
         more: bool,
     ) -> None:
         batch, arena = worker.batch, worker.arena
         assert batch is not None and arena is not None and batch_id == worker.batch_id
         now = self._loop.time()
+        arena.used = arena_used
+        worker.compute_us += compute_us
         tickets = batch.tickets
         dirty = self._dirty
         answered = rows = 0
@@ -401,6 +401,8 @@ class Engine:
                     "state": worker.condition.value,
                     "batches": worker.batches,
                     "busy_s": worker.busy_s,
+                    "compute_s": worker.compute_us / 1e6,
+                    "arena_used_bytes": worker.arena.used if worker.arena is not None else 0,
                     "deaths": worker.deaths,
                 }
                 for worker in self.pool.workers

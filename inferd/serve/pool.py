@@ -31,10 +31,11 @@ class Condition(Enum):
 class Arena:
     """One process's output memory. `freed` is what its next packet gives back; it dies with the process.
 
-    `starved` is set while its worker waits for room in it; `held` counts the bytes that sockets are sending from it.
+    `starved` is set while its worker waits for room in it; `held` counts the bytes that sockets are sending from it,
+    `used` what its worker has not had back.
     """
 
-    __slots__ = ("freed", "held", "region", "starved", "view", "worker")
+    __slots__ = ("freed", "held", "region", "starved", "used", "view", "worker")
 
     def __init__(self, region: Region, worker: int) -> None:
         self.region = region
@@ -42,6 +43,7 @@ class Arena:
         self.worker = worker
         self.freed: list[int] = []
         self.held = 0
+        self.used = 0
         self.starved = False
 
     def may_hold(self, nbytes: int) -> bool:
@@ -70,6 +72,7 @@ class Worker(Generic[B]):
         "batches",
         "busy_s",
         "busy_since",
+        "compute_us",
         "condition",
         "deaths",
         "device",
@@ -89,6 +92,7 @@ class Worker(Generic[B]):
         self.batches = 0
         self.busy_since = 0.0
         self.busy_s = 0.0
+        self.compute_us = 0
         self.deaths = 0
         self.fruitless = 0  # deaths in a row without a finished batch
 

@@ -355,7 +355,9 @@ class Run:
 
     def take_finished(self, batch_id: int, compute_us: int = 0, more: bool = False) -> list[bytes]:
         """The packets that say what is finished and has not been said yet."""
-        packets = b.pack_done(batch_id, self.heads, self.outcomes, self.failures, compute_us, more)
+        packets = b.pack_done(
+            batch_id, self.heads, self.outcomes, self.failures, compute_us, self._arena.extents.used, more
+        )
         self.heads, self.outcomes, self.failures, self._written = [], [], [], []
         return packets
 

@@ -1,0 +1,404 @@
+"""What every client does: threads, asyncio and uvloop, over TCP and Unix sockets, against a FakeServer."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from inferd_client.codec import NUMPY_DTYPES
+from inferd_client.testing import FakeServer
+
+from inferd.errors import (
+    Cancelled,
+    ConfigError,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ProtocolError,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+    make,
+)
+from inferd.wire import frame as f
+from inferd.wire.messages import Result, Welcome
+from inferd.wire.peer import SERVER, Peer
+from inferd.wire.values import pack_values
+from tests.client.client_kinds import Background, Held, open_client
+
+MIB = 1024 * 1024
+Pair = Callable[..., tuple[FakeServer, Any]]
+
+
+def start(client: Any, model: str, inputs: dict[str, Any], **options: Any) -> Background:
+    return Background(lambda: client.infer(model, inputs, **options))
+
+
+# ---- inputs and outputs
+
+
+def test_tensors_and_values(client: Any, server: FakeServer) -> None:
+    inputs: dict[str, Any] = {"text": "Ada Lovelace", "list": [1, 2.5, None], "empty": np.zeros((0, 3), np.float32)}
+    inputs |= {name: np.arange(12).reshape(3, 4).astype(dtype) for name, dtype in NUMPY_DTYPES.items()}
+    inputs["strided"] = np.arange(30).reshape(5, 6)[::2, ::3]
+    result = client.infer("echo", inputs)
+    assert result.keys() == inputs.keys()
+    for name, value in inputs.items():
+        if isinstance(value, np.ndarray):
+            assert result[name].dtype == value.dtype and np.array_equal(result[name], value)
+        else:
+            assert result[name] == value
+    assert server.requests[0].rows == 0
+    assert 0 < server.requests[0].deadline_ms <= 30_000  # type: ignore[operator]
+
+
+def test_a_result_is_the_callers_to_keep(client: Any) -> None:
+    first = client.infer("echo", {"x": np.arange(10)})["x"]
+    client.infer("echo", {"x": np.zeros(10, np.int64)})
+    first += 1
+    assert first.tolist() == list(range(1, 11))
+
+
+def test_rows(client: Any, server: FakeServer) -> None:
+    result = client.infer_batch("echo", {"x": np.ones((3, 2)), "text": ["a", "b", "c"]})
+    assert result["x"].shape == (3, 2) and result["text"] == ["a", "b", "c"]
+    assert server.requests[0].rows == 3
+    with pytest.raises(InvalidArgument, match="'text'"):
+        client.infer_batch("echo", {"x": np.ones((3, 2)), "text": ["a"]})
+
+
+def test_the_rest_of_the_face(client: Any, server: FakeServer) -> None:
+    assert [model["name"] for model in client.models()] == list(server.models)
+    assert client.models()[0].keys() == {"name", "inputs", "outputs", "max_batch_size"}
+    assert client.status() == {"queued": 3}
+    assert 0 < client.ping() < 10
+    client.wait_ready(timeout_ms=10_000)
+    quick = client.with_options(timeout_ms=5_000)
+    quick.infer("echo", {})
+    assert server.requests[0].deadline_ms <= 5_000  # type: ignore[operator]
+    assert server.connections == 1
+
+
+# ---- errors
+
+
+def test_errors(client: Any) -> None:
+    with pytest.raises(NotFound, match="no model 'nobody'"):
+        client.infer("nobody", {})
+    with pytest.raises(Internal, match="model 'crash' raised"):
+        client.infer("crash", {})
+    with pytest.raises(ResourceExhausted) as caught:
+        client.infer("refuse", {"reason": "SLAB_FULL", "fields": {}})
+    assert caught.value.reason == "SLAB_FULL" and caught.value.retryable and caught.value.request_id == 3
+    with pytest.raises(InvalidArgument, match="timeout_ms"):
+        client.infer("echo", {}, timeout_ms=float("nan"))
+
+
+def test_a_payload_over_the_limit(another: Pair) -> None:
+    server, client = another(payload_bytes=1000)
+    with pytest.raises(InvalidArgument, match="1001 bytes is over"):
+        client.infer("echo", {"x": np.zeros(1001, np.uint8)})
+    assert server.requests == []
+
+
+def test_an_error_for_the_connection(client: Any, server: FakeServer, held: Held) -> None:
+    calls = [start(client, "held", {}) for _ in range(2)]
+    server.wait_for(lambda s: len(s.requests) == 2)
+    server.fail(make("UNSUPPORTED_VERSION", expected=2, actual=1))
+    for call in calls:
+        with pytest.raises(Unimplemented, match="versions 2"):
+            call.result()
+    assert client.infer("echo", {"n": 1}) == {"n": 1}
+
+
+# ---- time
+
+
+def test_a_timeout_cancels(client: Any, server: FakeServer, held: Held) -> None:
+    with pytest.raises(DeadlineExceeded, match="no answer within 50 ms") as caught:
+        client.infer("held", {}, timeout_ms=50)
+    assert isinstance(caught.value, TimeoutError) and caught.value.reason == "TIMEOUT"
+    server.wait_for(lambda s: s.cancelled == [caught.value.request_id])
+    held.release.set()
+    assert client.infer("echo", {"n": 1}) == {"n": 1}
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("timeout_ms", [0, -5])
+def test_no_time_at_all(client: Any, timeout_ms: float) -> None:
+    with pytest.raises(DeadlineExceeded):
+        client.infer("echo", {}, timeout_ms=timeout_ms)
+    client.ping()
+    with pytest.raises(DeadlineExceeded):
+        client.infer("echo", {}, timeout_ms=timeout_ms)
+
+
+def test_a_server_that_never_reads(kind: str) -> None:
+    """A frame that could not be sent in time is cancelled; it does not hold its caller any longer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address) as client:
+            connecting = Background(client.models)
+            sock, peer = greeted(listener)
+            connecting.result()
+            call = start(client, "echo", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=500)
+            with pytest.raises(DeadlineExceeded):
+                call.result()
+            # The rest of the frame goes out before the next one: the stream is still in step.
+            requests: list[Any] = []
+            reader = Background(lambda: answer_all(sock, peer, requests))
+            assert client.infer("next", {}) == {"model": "next"}
+            client.close()
+            reader.result()
+            assert requests == ["echo", "CANCEL", "next"]
+
+
+def greeted(listener: socket.socket) -> tuple[socket.socket, Peer]:
+    """A connection on which WELCOME was said and nothing is read any more."""
+    sock, _ = listener.accept()
+    peer = Peer(SERVER)
+    while peer.next_frame() is None:
+        peer.buffer_updated(sock.recv_into(peer.get_buffer()))
+    payload = pack_values({"models": []})
+    sock.sendall(peer.send(f.WELCOME, Welcome("test", {}), 0, len(payload), f.HAS_VALUES, 8) + payload)
+    return sock, peer
+
+
+def answer_all(sock: socket.socket, peer: Peer, requests: list[Any]) -> None:
+    """Reads frames until the end and answers each INFER with the name of its model."""
+    with sock:
+        while nbytes := sock.recv_into(peer.get_buffer()):
+            peer.buffer_updated(nbytes)
+            while (frame := peer.next_frame()) is not None:
+                if not frame.complete:
+                    peer.accept(memoryview(bytearray(frame.payload_bytes)))
+                elif frame.type == f.CANCEL:
+                    requests.append("CANCEL")
+                else:
+                    requests.append(frame.message.model)  # type: ignore[union-attr]
+                    payload = pack_values({"model": requests[-1]})
+                    head = peer.send(f.RESULT, Result(), frame.request_id, len(payload), f.HAS_VALUES, 8)
+                    sock.sendall(head + payload)
+
+
+def test_a_server_that_never_greets(kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address, connect_timeout_ms=50) as client:
+            with pytest.raises(Unavailable) as caught:
+                client.infer("echo", {})
+            assert caught.value.reason == "CONNECT_FAILED"
+            with pytest.raises(DeadlineExceeded):
+                client.infer("echo", {}, timeout_ms=20)
+
+
+# ---- many at once
+
+
+def test_answers_out_of_order(client: Any, server: FakeServer, held: Held) -> None:
+    slow = start(client, "held", {"n": 1})
+    server.wait_for(lambda s: len(s.requests) == 1)
+    for n in range(20):
+        assert client.infer("echo", {"n": n}) == {"n": n}
+    held.release.set()
+    assert slow.result() == {"n": 1}
+    assert server.connections == 1
+
+
+def test_many_callers_share_a_connection(client: Any, server: FakeServer) -> None:
+    def work(caller: int) -> None:
+        for n in range(15):
+            x = np.full(50 * (caller + 1), n, np.int32)
+            result = client.infer("double", {"x": x}) if caller % 3 else client.infer("echo", {"y": 2 * x})
+            assert np.array_equal(result["y"], 2 * x)
+
+    for caller in [Background(lambda caller=caller: work(caller)) for caller in range(32)]:  # type: ignore[misc]
+        caller.result()
+    assert server.connections == 1
+
+
+def test_a_window_of_one(another: Pair) -> None:
+    """With credits of 1 the server never sees two requests at a time."""
+    inside, worst = [0], [0]
+    lock = threading.Lock()
+
+    def count(inputs: dict[str, Any]) -> dict[str, Any]:
+        with lock:
+            inside[0] += 1
+            worst[0] = max(worst[0], inside[0])
+        with lock:
+            inside[0] -= 1
+        return inputs
+
+    server, client = another(credits=1)
+    server.models["count"] = count
+    for call in [start(client, "count", {"n": n}) for n in range(16)]:
+        call.result()
+    assert len(server.requests) == 16 and worst[0] == 1 and server.connections == 1
+
+
+def test_waiting_for_credit(another: Pair, held: Held) -> None:
+    """It counts against the caller's time, and a larger window ends it."""
+    server, client = another(credits=1)
+    first = start(client, "held", {"n": 1})
+    server.wait_for(lambda s: len(s.requests) == 1)
+    with pytest.raises(DeadlineExceeded):
+        client.infer("echo", {}, timeout_ms=30)
+    assert client.ping() > 0  # what is no request needs no credit
+    waiting = start(client, "echo", {"n": 2})
+    server.grant(2)
+    assert waiting.result() == {"n": 2}
+    held.release.set()
+    assert first.result() == {"n": 1}
+    assert len(server.requests) == 2 and server.cancelled == []
+
+
+def test_large_payloads_both_ways_at_once(client: Any, server: FakeServer) -> None:
+    x = np.random.default_rng(1).integers(0, 255, 8 * MIB, np.uint8)
+    calls = [start(client, "echo", {"x": x, "n": n}) for n in range(4)]
+    for n, call in enumerate(calls):
+        result = call.result()
+        assert result["n"] == n and np.array_equal(result["x"], x)
+    assert server.connections == 1
+
+
+def test_a_server_that_writes_before_it_reads_on(kind: str) -> None:
+    """Both sides have more to say than the sockets hold: the client must read while it writes."""
+    answer = pack_values({"blob": "x" * (16 * MIB)})
+
+    def serve(listener: socket.socket) -> None:
+        sock, peer = greeted(listener)
+        with sock:
+            opening = sock.recv(24)  # the prefix of a large request, whose answer comes before it is read
+            request_id = int.from_bytes(opening[16:], "little")
+            head = peer.send(f.RESULT, Result(), request_id, len(answer), f.HAS_VALUES, 8)
+            sock.sendall(head + answer)
+            while sock.recv(MIB):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = Background(lambda: serve(listener))
+        with open_client(kind, f"inferd://127.0.0.1:{listener.getsockname()[1]}") as client:
+            result = client.infer("echo", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=20_000)
+            assert len(result["blob"]) == 16 * MIB
+        serving.result()
+
+
+# ---- the connection
+
+
+def test_ping_from_the_server(client: Any, server: FakeServer) -> None:
+    client.ping()
+    server.ping(41)
+    client.ping()  # a client of threads reads when somebody calls
+    server.wait_for(lambda s: s.pongs == [41])
+
+
+def test_goaway(client: Any, server: FakeServer, held: Held) -> None:
+    """What is in flight is finished where it is, what comes after goes to a new connection."""
+    old = start(client, "held", {"n": 1})
+    server.wait_for(lambda s: len(s.requests) == 1)
+    server.goaway()
+    client.infer("echo", {"n": 2})
+    client.infer("echo", {"n": 3})
+    server.wait_for(lambda s: s.connections == 2)
+    held.release.set()
+    assert old.result() == {"n": 1}
+    assert client.infer("echo", {"n": 4}) == {"n": 4}
+    assert server.connections == 2
+
+
+def test_goaway_moves_those_who_wait_for_credit(another: Pair, held: Held) -> None:
+    server, client = another(credits=1)
+    first = start(client, "held", {"n": 1})
+    server.wait_for(lambda s: len(s.requests) == 1)
+    waiting = [start(client, "echo", {"n": n}) for n in range(5)]
+    server.goaway()
+    assert [call.result() for call in waiting] == [{"n": n} for n in range(5)]
+    held.release.set()
+    assert first.result() == {"n": 1}
+
+
+def test_goaway_while_nobody_waits(client: Any, server: FakeServer) -> None:
+    client.infer("echo", {})
+    server.goaway()
+    client.infer("echo", {})
+    client.infer("echo", {})
+    assert server.connections == 2
+
+
+def test_the_connection_is_lost(client: Any, server: FakeServer, held: Held) -> None:
+    calls = [start(client, "held", {"n": n}) for n in range(5)]
+    server.wait_for(lambda s: len(s.requests) == 5)
+    server.drop()
+    for call in calls:
+        with pytest.raises(Unavailable, match="was lost before the answer") as caught:
+            call.result()
+        assert caught.value.reason == "CONNECTION_LOST" and caught.value.retryable and server.url in str(caught.value)
+    assert client.infer("echo", {"n": 1}) == {"n": 1}
+    assert server.connections == 2
+
+
+def test_the_server_is_gone_and_comes_back(client: Any, server: FakeServer) -> None:
+    client.infer("echo", {})
+    server.stop()
+    with pytest.raises(Unavailable) as caught:
+        client.infer("echo", {})
+    assert caught.value.reason in ("CONNECT_FAILED", "CONNECTION_LOST")
+    with pytest.raises(Unavailable) as caught:
+        client.infer("echo", {})
+    assert caught.value.reason == "CONNECT_FAILED" and server.url in str(caught.value)
+    with pytest.raises(DeadlineExceeded) as late:
+        client.wait_ready(timeout_ms=50)
+    assert isinstance(late.value.__cause__, Unavailable)
+    ready = Background(lambda: client.wait_ready(timeout_ms=15_000))
+    server.start()
+    ready.result()
+    assert client.infer("echo", {"n": 1}) == {"n": 1}
+
+
+def test_something_else_on_the_port(kind: str) -> None:
+    def serve(listener: socket.socket, words: bytes) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(4096)
+            sock.sendall(words)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address) as client:
+            serving = Background(lambda: serve(listener, b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+            with pytest.raises(ProtocolError, match="not an inferd frame"):
+                client.infer("echo", {})
+            serving.result()
+            serving = Background(lambda: serve(listener, b""))
+            with pytest.raises(Unavailable, match="closed before WELCOME"):
+                client.infer("echo", {})
+            serving.result()
+
+
+def test_close(client: Any, server: FakeServer, held: Held) -> None:
+    """Who waits is told at once; afterwards the client is of no use."""
+    calls = [start(client, "held", {}) for _ in range(3)]
+    server.wait_for(lambda s: len(s.requests) == 3)
+    client.close()
+    for call in calls:
+        with pytest.raises(Cancelled):
+            call.result()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.infer("echo", {})
+    client.close()
+
+
+@pytest.mark.parametrize("url", ["localhost", "http://localhost", "inferd://", "inferd://h:x", "inferd+unix://rel"])
+def test_a_bad_url(url: str) -> None:
+    from inferd_client import AsyncClient, Client
+
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ConfigError, match="use inferd://"):
+            kind(url)

@@ -1,0 +1,365 @@
+"""The core without a socket: a conversation and a server's Peer, a link that is bytes handed over, `now` a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from inferd_client.call import DONE, GRANTED, MOVED, SENT, WAITING, Call
+from inferd_client.codec import encode
+from inferd_client.core import Conversation
+
+from inferd.errors import (
+    Cancelled,
+    InvalidArgument,
+    NotFound,
+    ProtocolError,
+    ResourceExhausted,
+    Unavailable,
+    make,
+)
+from inferd.wire import frame as f
+from inferd.wire.frame import pack_prefix
+from inferd.wire.messages import BARE, Error, GoAway, Infer, Result, Welcome
+from inferd.wire.peer import SERVER, Frame, Peer
+from inferd.wire.tensor import aligned, layout
+from inferd.wire.values import pack_values, unpack_values
+
+MODELS = [{"name": "echo", "inputs": None, "outputs": None, "max_batch_size": 8}]
+
+
+class Link:
+    """A conversation and the server's end, as frames that came and bytes that go."""
+
+    def __init__(self, credits: int = 4, piece: int = 1 << 30, welcome: bool = True, payload_bytes: int = 1 << 20):
+        self.conversation = Conversation("inferd://there:1")
+        self.server = Peer(SERVER)
+        self.frames: list[Frame] = []
+        self.credits = credits
+        self.piece = piece
+        self.to_server(self.conversation.hello())
+        if welcome:
+            self.say(f.WELCOME, Welcome("test", {"payload_bytes": payload_bytes}), values={"models": MODELS})
+            assert self.woken() == [self.conversation.greeting]
+            self.frames.clear()
+
+    def to_server(self, *buffers: Any) -> None:
+        data = b"".join(buffers)
+        while data:
+            view = self.server.get_buffer()
+            n = min(len(view), len(data))
+            view[:n] = data[:n]
+            data = data[n:]
+            self.server.buffer_updated(n)
+            while (frame := self.server.next_frame()) is not None:
+                if not frame.complete:
+                    self.server.accept(memoryview(bytearray(frame.payload_bytes)))
+                else:
+                    frame.payload = memoryview(bytes(frame.payload or b""))
+                    self.frames.append(frame)
+
+    def to_client(self, data: bytes) -> None:
+        conversation = self.conversation
+        while data and not conversation.closed:
+            view = conversation.get_buffer()
+            n = min(len(view), len(data), self.piece)
+            view[:n] = data[:n]
+            data = data[n:]
+            conversation.received(n)
+
+    def say(self, kind: int, message: Any = BARE, request_id: int = 0, values: Any = None) -> None:
+        payload = b"" if values is None else pack_values(values)
+        flags = 0 if values is None else f.HAS_VALUES
+        head = self.server.send(kind, message, request_id, len(payload), flags, self.credits)
+        self.to_client(head + payload)
+
+    def result(self, request_id: int, **values: Any) -> None:
+        self.say(f.RESULT, Result(), request_id, values)
+
+    def call(self, inputs: Any = None, deadline: float = 101.0, now: float = 100.0) -> Call:
+        call = Call(f.INFER, deadline, 1000, encode("echo", inputs or {"text": "x"}))
+        self.conversation.open(call)
+        if call.state == GRANTED:
+            self.start(call, now)
+        return call
+
+    def start(self, call: Call, now: float = 100.0) -> None:
+        self.to_server(*self.conversation.start(call, now))
+
+    def flush(self) -> None:
+        while self.conversation.outbox:
+            self.to_server(self.conversation.outbox.popleft())
+
+    def woken(self) -> list[Call]:
+        changed = list(self.conversation.changed)
+        self.conversation.changed.clear()
+        return changed
+
+
+@pytest.mark.parametrize("piece", [1 << 30, 1, 7, 4096])
+def test_a_call_goes_out_and_its_answer_comes_back(piece: int) -> None:
+    """Whole, byte by byte and in odd pieces: header, deadline and payload arrive as they were meant."""
+    link = Link(piece=piece)
+    call = link.call({"x": np.arange(3, dtype=np.int16), "text": "hello"}, deadline=100.2501)
+    [frame] = link.frames
+    assert isinstance(frame.message, Infer) and frame.payload is not None
+    assert frame.message.model == "echo"
+    assert frame.message.deadline_ms == 251  # rounded up
+    assert [tensor.row() for tensor in frame.message.tensors] == [["x", "INT16", [3], 0]]
+    assert unpack_values(frame.payload[aligned(6) :]) == {"text": "hello"}
+
+    table, end = layout([("y", "FP32", (3000,))])
+    head = link.server.send(f.RESULT, Result(table, end), call.id, end, 0, link.credits)
+    link.to_client(head + np.arange(3000, dtype=np.float32).tobytes())
+    assert link.woken() == [call] and call.state == DONE
+    assert call.answer()["y"].tolist() == list(range(3000))
+    assert link.conversation.idle
+
+
+def test_a_result_survives_the_next_read() -> None:
+    """What lay in the receive buffer was copied out of it."""
+    link = Link()
+    first, second = link.call(), link.call()
+    link.result(first.id, text="first")
+    link.result(second.id, text="other")
+    assert first.answer() == {"text": "first"}
+    assert second.answer() == {"text": "other"}
+
+
+def test_equal_calls_have_equal_headers() -> None:
+    """The server remembers headers by their bytes, so a little time passing must not change them."""
+    link = Link()
+    request = encode("echo", {"text": "x"})
+    assert request.plan.header(30_000) is encode("echo", {"text": "y"}).plan.header(30_000)
+    link.call(deadline=130.0, now=100.0001)
+    link.call(deadline=130.0, now=100.0009)
+    assert [frame.message.deadline_ms for frame in link.frames if isinstance(frame.message, Infer)] == [30_000] * 2
+    assert link.frames[0].message is link.frames[1].message
+
+
+def test_answers_come_in_any_order() -> None:
+    link = Link()
+    calls = [link.call() for _ in range(3)]
+    for call in reversed(calls):
+        link.result(call.id, id=call.id)
+    assert link.woken() == calls[::-1]
+    assert [call.answer()["id"] for call in calls] == [1, 2, 3]
+
+
+def test_credits_hold_calls_back_in_order() -> None:
+    """Never more than the server's window; an answer, or a larger window, lets the next ones through."""
+    link = Link(credits=1)
+    first, second, third, fourth = (link.call() for _ in range(4))
+    assert [call.state for call in (first, second, third, fourth)] == [SENT, WAITING, WAITING, WAITING]
+    link.result(first.id)
+    assert link.woken() == [first, second]
+    assert second.state == GRANTED
+    link.start(second)
+    link.credits = 3
+    link.say(f.CREDIT)
+    assert link.woken() == [third, fourth]
+
+
+def test_a_smaller_window_counts_at_once() -> None:
+    link = Link(credits=3)
+    calls = [link.call() for _ in range(3)]
+    waiting = link.call()
+    link.credits = 1
+    link.result(calls[0].id)
+    link.result(calls[1].id)
+    assert waiting.state == WAITING
+    link.result(calls[2].id)
+    assert waiting.state == GRANTED
+
+
+def test_a_ping_needs_no_credit() -> None:
+    link = Link(credits=1)
+    link.call()
+    ping = Call(f.PING, 101.0, 1000)
+    link.conversation.open(ping)
+    link.start(ping)
+    link.say(f.PONG, request_id=ping.id)
+    assert ping.state == DONE and ping.answer() == {}
+
+
+def test_giving_up_cancels_and_forgets_the_late_answer() -> None:
+    """The credit comes back with the answer, not before: only the server knows when it is rid of the request."""
+    link = Link(credits=1)
+    call, waiting = link.call(), link.call()
+    link.conversation.abandon(call)
+    link.flush()
+    assert [(frame.type, frame.request_id) for frame in link.frames[1:]] == [(f.CANCEL, call.id)]
+    assert waiting.state == WAITING and link.woken() == []
+    link.result(call.id)
+    assert link.woken() == [waiting]
+
+
+@pytest.mark.parametrize("piece", [1 << 30, 1000])
+def test_a_late_large_answer_is_read_and_dropped(piece: int) -> None:
+    link = Link(piece=piece)
+    call = link.call()
+    link.conversation.abandon(call)
+    table, end = layout([("y", "UINT8", (100_000,))])
+    link.to_client(link.server.send(f.RESULT, Result(table, end), call.id, end) + bytes(end))
+    other = link.call()
+    link.result(other.id, text="here")
+    assert other.answer() == {"text": "here"}
+
+
+def test_giving_up_in_the_middle_of_an_answer() -> None:
+    link = Link(credits=1)
+    call, waiting = link.call(), link.call()
+    table, end = layout([("y", "UINT8", (100_000,))])
+    data = link.server.send(f.RESULT, Result(table, end), call.id, end) + bytes(end)
+    link.to_client(data[:50_000])
+    link.conversation.abandon(call)
+    link.to_client(data[50_000:])
+    assert link.woken() == [waiting]
+
+
+def test_giving_up_before_it_was_sent_tells_nobody() -> None:
+    link = Link(credits=1)
+    first, waiting, granted = link.call(), link.call(), link.call()
+    link.conversation.abandon(waiting)
+    link.result(first.id)
+    assert granted.state == GRANTED
+    later = link.call()
+    assert later.state == WAITING
+    link.conversation.abandon(granted)
+    assert later.state == GRANTED
+    assert not link.conversation.outbox
+
+
+def test_an_error_is_the_callers_exception() -> None:
+    link = Link()
+    call = link.call()
+    link.say(f.ERROR, Error.of(make("MODEL_NOT_FOUND", model="echo", known="ner")), call.id)
+    with pytest.raises(NotFound, match="no model 'echo'") as caught:
+        call.answer()
+    assert caught.value.reason == "MODEL_NOT_FOUND" and caught.value.request_id == call.id
+    assert link.conversation.usable
+
+
+def test_an_error_without_an_id_ends_the_conversation() -> None:
+    """Every call that was sent fails with an exception of its own; one that was not goes elsewhere."""
+    link = Link(credits=2)
+    first, second, waiting = link.call(), link.call(), link.call()
+    link.say(f.ERROR, Error.of(make("SLAB_FULL")))
+    assert isinstance(first.error, ResourceExhausted) and isinstance(second.error, ResourceExhausted)
+    assert first.error is not second.error
+    assert waiting.state == MOVED
+    assert link.conversation.closed
+
+
+def test_a_lost_connection() -> None:
+    link = Link(credits=1)
+    sent, waiting = link.call(), link.call()
+    link.conversation.lost()
+    with pytest.raises(Unavailable, match="inferd://there:1 was lost") as caught:
+        sent.answer()
+    assert caught.value.reason == "CONNECTION_LOST" and caught.value.retryable
+    assert waiting.state == MOVED
+    late = link.call()
+    assert late.state == MOVED
+
+
+def test_end_of_file_before_welcome() -> None:
+    link = Link(welcome=False)
+    link.conversation.lost()
+    with pytest.raises(Unavailable, match="closed before WELCOME"):
+        link.conversation.greeting.answer()
+
+
+def test_goaway_moves_what_was_not_sent() -> None:
+    link = Link(credits=2)
+    sent, granted, waiting = link.call(), Call(f.INFER, 101.0, 1000, encode("echo", {"n": 1})), None
+    link.conversation.open(granted)
+    waiting = link.call()
+    link.say(f.GOAWAY, GoAway())
+    assert waiting.state == MOVED and link.woken() == [waiting]
+    assert link.conversation.start(granted, 100.0) == [] and granted.state == MOVED
+    assert not link.conversation.usable and not link.conversation.idle
+    link.result(sent.id, text="finished")
+    assert sent.answer() == {"text": "finished"}
+    assert link.conversation.idle
+
+
+def test_ping_is_answered_with_its_id() -> None:
+    link = Link()
+    link.say(f.PING, request_id=77)
+    link.flush()
+    assert [(frame.type, frame.request_id) for frame in link.frames] == [(f.PONG, 77)]
+
+
+def test_bytes_that_are_not_the_protocol() -> None:
+    link = Link(welcome=False)
+    link.to_client(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ProtocolError, match="inferd://there:1: not an inferd frame"):
+        link.conversation.greeting.answer()
+
+
+def test_a_message_of_a_later_version_is_skipped() -> None:
+    link = Link()
+    call = link.call()
+    link.to_client(pack_prefix(99, 5, 0, 10_000) + bytes(10_000))
+    link.result(call.id)
+    assert call.answer() == {}
+
+
+def test_an_answer_of_the_wrong_kind() -> None:
+    link = Link()
+    call = link.call()
+    link.say(f.PONG, request_id=call.id)
+    with pytest.raises(ProtocolError, match="answered INFER with PONG"):
+        call.answer()
+
+
+def test_an_answer_that_cannot_be_read_fails_its_call_only() -> None:
+    link = Link()
+    call, other = link.call(), link.call()
+    table, end = layout([("y", "UINT8", (10,))])
+    link.to_client(link.server.send(f.RESULT, Result(table, end), call.id, 5000) + bytes(5000))
+    with pytest.raises(ProtocolError):
+        call.answer()
+    link.result(other.id)
+    assert other.answer() == {}
+
+
+def test_an_answer_to_nothing_is_ignored() -> None:
+    link = Link()
+    call = link.call()
+    link.result(1234)
+    link.say(f.ERROR, Error.of(make("SLAB_FULL")), 1234)
+    link.result(call.id)
+    assert call.answer() == {}
+    assert link.call().state == SENT
+
+
+def test_a_payload_over_the_servers_limit_is_not_sent() -> None:
+    link = Link(payload_bytes=1000)
+    with pytest.raises(InvalidArgument, match="over this server's limit of 1000 bytes") as caught:
+        link.call({"x": np.zeros(1001, np.uint8)})
+    assert caught.value.reason == "PAYLOAD_TOO_LARGE"
+    assert link.call({"x": np.zeros(1000, np.uint8)}).state == SENT
+
+
+def test_what_was_failed_by_its_owner_is_cancelled() -> None:
+    link = Link()
+    call = link.call()
+    link.conversation.fail(lambda: make("CLIENT_CANCELLED"))
+    with pytest.raises(Cancelled):
+        call.answer()
+    link.conversation.received(0)
+
+
+def test_models_come_with_the_greeting() -> None:
+    assert Link(piece=3).conversation.models == MODELS
+
+
+@pytest.mark.parametrize("values", [{"models": "echo"}, {"models": ["echo"]}])
+def test_a_welcome_that_makes_no_sense(values: Any) -> None:
+    link = Link(welcome=False)
+    link.say(f.WELCOME, Welcome("test", {}), values=values)
+    with pytest.raises(ProtocolError, match="no list of models"):
+        link.conversation.greeting.answer()
