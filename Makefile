@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv serve test lint types wheel bench fuzz gpu-test gpu-bench clean
+
+.PHONY: help venv serve test lint types wheel bench fuzz soak gpu-test gpu-bench clean
 
 help:           ## these verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -34,7 +35,11 @@ bench: venv     ## rates, latencies and CPU beside their limits, in one run (abo
 	$(BIN)/python benchmarks/throughput.py
 
 fuzz: venv      ## hostile bytes at the decoder, SECONDS=120
-	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),120)
+	$(BIN)/python tests/fuzz/fuzz_wire.py --seconds $(or $(SECONDS),120)
+
+soak: venv      ## every answer its own, SECONDS=60, then the same with killed workers
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),60)
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),60) --kill-every 2
 
 gpu-test: venv  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

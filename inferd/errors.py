@@ -192,7 +192,6 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     "DEVICE_MEMORY": (ResourceExhausted, "the device ran out of memory on this request; send fewer rows"),
     "DRAINING": (Unavailable, "the server is shutting down; connect elsewhere"),
     "WORKER_LOST": (Unavailable, "the worker computing this request died, and so did the one that tried it again"),
-    "NO_WORKER": (Unavailable, "no worker is running; the server is starting one"),
     "CONNECTION_LOST": (Unavailable, "the connection to {address} was lost before the answer came"),
     "CONNECT_FAILED": (Unavailable, "cannot connect to {address}: {problem}"),
     "MODEL_FAILED": (Internal, "model {model!r} raised an error on this request; the server's log has it"),
@@ -200,7 +199,11 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
 }
 
 
+# Cases in which the same request can never succeed, although their code mostly passes.
+FINAL_REASONS = frozenset({"OUTPUT_TOO_LARGE"})
+
+
 def make(reason: str, **fields: object) -> RequestError:
     """The error of the catalogue for `reason`, its sentence filled with `fields`."""
     cls, text = CATALOGUE[reason]
-    return cls(text.format_map(fields), reason=reason)
+    return cls(text.format_map(fields), reason=reason, retryable=False if reason in FINAL_REASONS else None)

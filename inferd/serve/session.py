@@ -244,8 +244,7 @@ class Session:
         self.link.close()
 
     def _broken(self, error: ProtocolError, now: float) -> None:
-        looks_like = error.looks_like or "unknown"
-        self.engine.throttle.event("protocol_error", now, peer=self.link.name, looks_like=looks_like, error=str(error))
+        self.engine.throttle.event("protocol_error", now, peer=self.link.name, error=str(error))
         self.engine.count("connections_closed_protocol_error")
         if not error.looks_like:
             # Who speaks another protocol gets nothing back: an answer could be taken for one of its own.

@@ -95,6 +95,7 @@ _STRANGERS = (
 
 def stranger(start: bytes) -> ProtocolError:
     """The error for bytes that do not open a frame, naming what they look like."""
-    looks_like = next((name for head, name in _STRANGERS if start.startswith(head)), "")
-    seems = f"; it looks like {looks_like}" if looks_like else ""
-    return ProtocolError(f"not an inferd frame (it must open with {MAGIC.hex(' ')}){seems}", looks_like)
+    looks_like = next((name for head, name in _STRANGERS if start.startswith(head)), "another protocol")
+    return ProtocolError(
+        f"not an inferd frame (it must open with {MAGIC.hex(' ')}); it looks like {looks_like}", looks_like
+    )

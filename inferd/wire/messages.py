@@ -217,19 +217,16 @@ class Result:
         return cls(*parse_table(unpack_header(header).get("outputs"), "outputs"))
 
 
-def payload_misfit(message: Infer | Result, has_values: int, payload_bytes: int) -> RequestError | None:
-    """What is wrong with a payload of this size behind this header, or None.
+def payload_misfit(tensor_end: int, has_values: int, payload_bytes: int) -> RequestError:
+    """The error for a payload of a size that does not fit its header.
 
     The tensors fill it to its end; or a values segment of at least one byte follows them, on the next 64-byte boundary.
     """
-    end = message.tensor_end
     if has_values:
-        if payload_bytes > aligned(end):
-            return None
-        return make("VALUES", problem=f"would begin at {aligned(end)}, but the payload has {payload_bytes} bytes")
-    if payload_bytes == end:
-        return None
-    return make("FIELD_VALUE", field="payload", problem=f"has {payload_bytes} bytes and its tensors end at {end}")
+        start = aligned(tensor_end)
+        return make("VALUES", problem=f"would begin at {start}, but the payload has {payload_bytes} bytes")
+    problem = f"has {payload_bytes} bytes and its tensors end at {tensor_end}"
+    return make("FIELD_VALUE", field="payload", problem=problem)
 
 
 class Error:

@@ -30,6 +30,7 @@ from inferd.wire import frame as f
 from inferd.wire import messages
 from inferd.wire.frame import HAS_VALUES, MAGIC, PREFIX, PREFIX_BYTES, VERSION, Limits, pack_prefix
 from inferd.wire.messages import Error, Infer, Message, Result, payload_misfit
+from inferd.wire.tensor import aligned
 
 CLIENT, SERVER = "client", "server"
 
@@ -267,11 +268,10 @@ class Peer:
             self.close()
             raise
         if isinstance(message, (Infer, Result)):
-            has_values = frame.flags & HAS_VALUES
-            if has_values or frame.payload_bytes != message.tensor_end:
-                frame.error = payload_misfit(message, has_values, frame.payload_bytes)
-                if frame.error is not None:
-                    return
+            end, nbytes = message.tensor_end, frame.payload_bytes
+            if (nbytes <= aligned(end)) if frame.flags & HAS_VALUES else nbytes != end:
+                frame.error = payload_misfit(end, frame.flags & HAS_VALUES, nbytes)
+                return
         elif frame.type in self._after:
             self._become(self._after[frame.type])
         frame.message = message

@@ -356,11 +356,11 @@ STRANGERS = [
     (bytes.fromhex("1603010200010001fc0303"), "TLS"),
     (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH"),
     (bytes(24), "zero bytes"),
-    (b"\xf1\x6e\x67\x01\x01" + bytes(19), ""),
+    (b"\xf1\x6e\x67\x01\x01" + bytes(19), "another protocol"),
     (b"\xf1\x6e", None),
-    (b"\xf1GET", ""),
-    (b"\xff", ""),
-    (b"inferd\n", ""),
+    (b"\xf1GET", "another protocol"),
+    (b"\xff", "another protocol"),
+    (b"inferd\n", "another protocol"),
 ]
 
 
