@@ -12,7 +12,7 @@ import threading
 
 import inferd_client
 import pytest
-from inferd_client import AsyncClient, Client, DeadlineExceeded
+from inferd_client import AsyncClient, Client, DeadlineExceeded, Unavailable
 from inferd_client.testing import FakeServer
 
 import inferd.errors
@@ -141,6 +141,32 @@ def test_one_async_client_in_two_loops() -> None:
         asyncio.run(call(last=False))
         asyncio.run(call(last=True))
         assert server.connections == 2
+
+
+def test_trying_again_without_a_pause() -> None:
+    """A failed connection is tried anew by the next call, also in the moment in which it failed."""
+
+    async def insist(client: AsyncClient, server: FakeServer, attempts: list[int], lazy: bool) -> None:
+        while True:
+            attempts.append(1)
+            assert len(attempts) < 100_000
+            if len(attempts) == 50:
+                server.start()
+            try:
+                await client.infer("echo", {})
+                return
+            except Unavailable:
+                if lazy:
+                    await asyncio.sleep(0)
+
+    async def conversation(server: FakeServer) -> None:
+        attempts: list[int] = []
+        async with AsyncClient(server.url) as client:
+            await asyncio.gather(*(insist(client, server, attempts, lazy=bool(n % 2)) for n in range(9)))
+
+    with FakeServer({"echo": lambda inputs: inputs}) as server:
+        server.stop()
+        asyncio.run(conversation(server))
 
 
 @pytest.mark.parametrize("waiting_for", ["answer", "credit", "connection"])

@@ -1,0 +1,78 @@
+"""The client of inferd.
+
+    from inferd_client import Client
+
+    with Client("inferd://127.0.0.1:7433") as client:
+        result = client.infer("ner", {"text": "Ada Lovelace met Charles Babbage in London in 1833."}, timeout_ms=500)
+
+`Client` is for threads and scripts, `AsyncClient` for asyncio; both have the same methods. Every error is an
+`InferdError`. `inferd_client.testing` has a FakeServer for your own tests. How it is made:
+
+    codec.py            inputs → payload buffers, payload → outputs
+    call.py             one thing a caller waits for, and its states
+    core.py             ids, credits, cancelling: the logic of a connection, without the connection
+    connection.py       the core on a socket shared by threads
+    aio_connection.py   the core on an asyncio transport
+    sync.py             Client
+    aio.py              AsyncClient
+    base.py             what both share: URL, timeouts, repr
+
+Importing this needs neither numpy nor asyncio: both are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inferd._version import __version__
+from inferd.errors import (
+    Cancelled,
+    ConfigError,
+    DeadlineExceeded,
+    DeviceUnavailable,
+    InferdError,
+    Internal,
+    InvalidArgument,
+    ModelLoadError,
+    NotFound,
+    ProtocolError,
+    RequestError,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+from inferd_client.sync import Client
+
+if TYPE_CHECKING:
+    from inferd_client.aio import AsyncClient
+
+__all__ = [
+    "AsyncClient",
+    "Cancelled",
+    "Client",
+    "ConfigError",
+    "DeadlineExceeded",
+    "DeviceUnavailable",
+    "InferdError",
+    "Internal",
+    "InvalidArgument",
+    "ModelLoadError",
+    "NotFound",
+    "ProtocolError",
+    "RequestError",
+    "ResourceExhausted",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncClient":
+        from inferd_client.aio import AsyncClient
+
+        globals()["AsyncClient"] = AsyncClient  # found without this function from now on
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,158 @@
+"""One connection shared by the tasks of an event loop (asyncio's or uvloop's): no locks, no tasks of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from time import monotonic
+from typing import cast
+
+from inferd.errors import make
+from inferd.wire.address import Address
+from inferd_client.call import DONE, GRANTED, MOVED, SENT, Call
+from inferd_client.codec import Buffer
+from inferd_client.core import Conversation
+
+# A gathered write joins its buffers on some loops (asyncio before 3.12); from here on that copy costs more than a
+# system call for each.
+GATHER_BYTES = 64 * 1024
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A conversation on a transport, for any number of tasks."""
+
+    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
+        self.conversation = Conversation(str(address))
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._blocked: list[Call] = []  # GRANTED calls that wait until the transport takes more
+        self._ended = loop.create_future()
+
+    # ---- what the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport.write(self.conversation.hello())
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.conversation.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.conversation.received(nbytes)
+        self._settle()
+
+    def eof_received(self) -> None:
+        self.conversation.lost()
+        self._settle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.conversation.lost()
+        self._settle()
+        self.resume_writing()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        blocked, self._blocked = self._blocked, []
+        for call in blocked:
+            _wake(call)
+
+    # ---- what callers do
+
+    async def greet(self) -> None:
+        """Waits for WELCOME; raises what came instead."""
+        greeting = self.conversation.greeting
+        try:
+            if greeting.state == SENT:
+                greeting.waiter = self._loop.create_future()
+                await greeting.waiter
+            if greeting.error is not None:
+                raise greeting.error
+        except BaseException:
+            self.abort()
+            raise
+
+    async def run(self, call: Call) -> None:
+        """Sees a call through: it is DONE afterwards, or MOVED.
+
+        Raises DeadlineExceeded when its time is up; then, and when its task is cancelled, it is cancelled.
+        """
+        conversation = self.conversation
+        timer = self._loop.call_later(call.deadline - monotonic(), _time_up, call)
+        try:
+            conversation.open(call)
+            while True:
+                if call.state == GRANTED and not self._paused:
+                    now = monotonic()
+                    if now >= call.deadline:
+                        raise call.time_up()
+                    self._write(conversation.start(call, now))
+                if call.state == DONE or call.state == MOVED:
+                    return
+                if call.expired:
+                    raise call.time_up()
+                if call.state == GRANTED:
+                    self._blocked.append(call)
+                call.waiter = self._loop.create_future()
+                await call.waiter
+        except BaseException:
+            conversation.abandon(call)
+            self._settle()
+            raise
+        finally:
+            timer.cancel()
+
+    async def close(self) -> None:
+        """Ends the connection; calls still waiting raise Cancelled."""
+        self.conversation.fail(lambda: make("CLIENT_CANCELLED"))
+        self._settle()
+        self.abort()
+        await self._ended
+
+    def abort(self) -> None:
+        """Drops the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _settle(self) -> None:
+        """Wakes the callers whose calls have changed and writes what the conversation wants said."""
+        conversation = self.conversation
+        for call in conversation.changed:
+            _wake(call)
+        conversation.changed.clear()
+        while conversation.outbox:
+            self._write([conversation.outbox.popleft()])
+        if not conversation.usable and conversation.idle and self._transport is not None:
+            self._transport.close()
+
+    def _write(self, buffers: list[Buffer]) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or not buffers:
+            return  # what was to be sent fails with the connection
+        if len(buffers) == 1:
+            transport.write(buffers[0])
+        elif sum(map(len, buffers)) <= GATHER_BYTES:
+            transport.writelines(buffers)
+        else:
+            for buffer in buffers:
+                if transport.is_closing():
+                    return
+                transport.write(buffer)
+
+
+def _wake(call: Call) -> None:
+    if call.waiter is not None and not call.waiter.done():
+        call.waiter.set_result(None)
+
+
+def _time_up(call: Call) -> None:
+    call.expired = True
+    _wake(call)

@@ -1,0 +1,314 @@
+"""One connection shared by threads, without a thread of its own: leader and followers.
+
+Whoever waits for an answer receives for everybody. The first to wait takes the role of the receiver (the leader); the
+others sleep (followers). The leader wakes each follower whose answer came, and when its own is there it hands the role
+to a follower that still waits. So a lone caller polls and receives by itself and no thread is ever woken for it.
+
+Locks, and what they guard; whoever holds the send lock may take the mutex, never the other way round:
+
+    send lock    writing to the socket: one frame at a time
+    mutex        the conversation, the role and the followers; held for moments only, never while waiting
+
+A sender whose socket is full must not keep everybody from reading, or two sides that both write wait for ever. It takes
+the role if that is free, and reads while it waits to write.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
+from time import monotonic
+
+from inferd.errors import InferdError, make
+from inferd.wire.address import Address
+from inferd_client.call import DONE, GRANTED, MOVED, SENT, WAITING, Call
+from inferd_client.codec import Buffer
+from inferd_client.core import Conversation
+
+# How long a blocked sender leaves the reading to another thread before it looks whether that thread still does it.
+# Only answers that nobody waits for any more can be left lying that long.
+CHECK_ROLE_S = 0.1
+
+
+def dial(address: Address, timeout_s: float) -> socket.socket:
+    """A connected socket. Raises OSError."""
+    if address.path:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+    else:
+        sock = socket.create_connection((address.host, address.port), timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setblocking(False)
+    return sock
+
+
+class Connection:
+    """A conversation on a socket, for any number of threads."""
+
+    def __init__(self, sock: socket.socket, address: Address) -> None:
+        self.conversation = Conversation(str(address))
+        self._sock = sock
+        self._mutex = Lock()
+        self._send_lock = Lock()
+        self._receiving = False  # whether somebody has the role
+        self._followers: dict[Call, None] = {}
+        self._users = 0  # threads inside run(); the last one out of a connection that has ended closes the socket
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
+
+    def greet(self, deadline: float) -> bool:
+        """Says HELLO and waits for WELCOME; False if it did not come until `deadline`. Raises what came instead."""
+        greeting = self.conversation.greeting
+        greeting.deadline = deadline
+        try:
+            self._write([self.conversation.hello()], deadline)
+            self._wait(greeting, SENT)
+            if greeting.error is not None:
+                raise greeting.error
+        except BaseException:
+            self._sock.close()
+            raise
+        if greeting.state != DONE:
+            self._sock.close()
+            return False
+        return True
+
+    def run(self, call: Call) -> None:
+        """Sees a call through: it is DONE afterwards, or MOVED.
+
+        Raises DeadlineExceeded when its time is up; then, and when the waiting is interrupted, it is cancelled.
+        """
+        with self._mutex:
+            look = self._users == 0 and not self._receiving
+            self._receiving |= look
+            self._users += 1
+        try:
+            if look:
+                self._look()
+            with self._mutex:
+                self.conversation.open(call)
+            if call.state == WAITING:
+                self._wait(call, WAITING)
+            if call.state == GRANTED:
+                self._send(call)
+            if call.state == SENT:
+                self._wait(call, SENT)
+            if call.state not in (DONE, MOVED):
+                raise call.time_up()
+        except BaseException:
+            with self._mutex:
+                self.conversation.abandon(call)
+                self._wake()
+            self._push()
+            raise
+        finally:
+            with self._mutex:
+                self._users -= 1
+                if not self._users and not self.conversation.usable:
+                    self._sock.close()
+
+    def close(self, error: Callable[[], InferdError] = lambda: make("CLIENT_CANCELLED")) -> None:
+        """Ends the connection; calls still waiting raise Cancelled."""
+        with self._mutex:
+            self.conversation.fail(error)
+            self._wake()
+            if self._users:
+                # This wakes the thread in poll(); closing would not, and its number could be reused under it.
+                self._hang_up()
+            else:
+                self._sock.close()
+
+    def forget(self) -> None:
+        """Drops the copy of a socket that belongs to the process this one was forked from."""
+        self._sock.close()
+
+    # ---- writing
+
+    def _send(self, call: Call) -> None:
+        """Sends a GRANTED call; if its time is up before that, it stays GRANTED."""
+        if not self._send_lock.acquire(timeout=max(call.deadline - monotonic(), 0)):
+            return
+        try:
+            if self._write_outbox(call.deadline):
+                now = monotonic()
+                if now >= call.deadline:
+                    return
+                with self._mutex:
+                    buffers = self.conversation.start(call, now)
+                if buffers:
+                    self._write(buffers, call.deadline)
+        finally:
+            self._send_lock.release()
+        if self.conversation.outbox:
+            self._push()
+
+    def _push(self) -> None:
+        """Writes what is in the outbox as far as the socket takes it now.
+
+        Whoever has the send lock looks here again after giving it back, so nothing is left behind.
+        """
+        while self.conversation.outbox and self._send_lock.acquire(blocking=False):
+            try:
+                if not self._write_outbox(0):
+                    return
+            finally:
+                self._send_lock.release()
+
+    def _write_outbox(self, deadline: float) -> bool:
+        outbox = self.conversation.outbox
+        if not outbox:
+            return True
+        buffers: list[Buffer] = []
+        with self._mutex:
+            while outbox:
+                buffers.append(outbox.popleft())
+        return self._write(buffers, deadline)
+
+    def _write(self, buffers: list[Buffer], deadline: float) -> bool:
+        """Writes all of it, or returns False at `deadline`: the rest is then first in the outbox."""
+        sock = self._sock
+        try:
+            while True:
+                try:
+                    buffers = unsent(buffers, sock.sendmsg(buffers))
+                except BlockingIOError:
+                    pass
+                if not buffers or self.conversation.closed:
+                    buffers = []
+                    return True
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    return False
+                self._wait_writable(remaining)
+        except OSError:
+            # The reader finds out why: the server's last words may still be in the socket.
+            buffers = []
+            self._hang_up()
+            return True
+        finally:
+            if buffers:
+                # Half a frame is on the wire, so its rest goes out before anything else does.
+                self.conversation.outbox.extendleft(reversed(buffers))
+
+    def _wait_writable(self, timeout_s: float) -> None:
+        with self._mutex:
+            leading = not self._receiving
+            self._receiving = True
+        writable = select.poll()
+        writable.register(self._sock, select.POLLOUT | (select.POLLIN if leading else 0))
+        try:
+            events = writable.poll((timeout_s if leading else min(timeout_s, CHECK_ROLE_S)) * 1000)
+            if leading and events and events[0][1] != select.POLLOUT:
+                self._receive()
+        finally:
+            if leading:
+                self._hand_over()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    # ---- reading
+
+    def _look(self) -> None:
+        """Reads what came while nobody waited (GOAWAY, end of file) and hands the role over."""
+        try:
+            if self._readable.poll(0):
+                self._receive()
+        finally:
+            self._hand_over()
+
+    def _wait(self, call: Call, state: int) -> None:
+        """Returns when `call` is not in `state` any more, or its time is up."""
+        with self._mutex:
+            if call.state != state:
+                return
+            if self._receiving:
+                call.waiter = Lock()
+                call.waiter.acquire()
+                self._followers[call] = None
+            else:
+                self._receiving = call.promoted = True
+        if not call.promoted and not self._follow(call):
+            return
+        try:
+            poll = self._readable.poll
+            while call.state == state:
+                remaining = call.deadline - monotonic()
+                if remaining <= 0:
+                    return
+                if poll(remaining * 1000):
+                    self._receive()
+        finally:
+            call.promoted = False
+            self._hand_over()
+
+    def _follow(self, call: Call) -> bool:
+        """Sleeps until woken; True if the role was handed to this thread."""
+        try:
+            call.waiter.acquire(timeout=max(call.deadline - monotonic(), 0))
+        except BaseException:
+            with self._mutex:
+                self._followers.pop(call, None)
+                promoted, call.promoted = call.promoted, False
+            if promoted:
+                self._hand_over()
+            raise
+        with self._mutex:
+            self._followers.pop(call, None)
+            return call.promoted
+
+    def _hand_over(self) -> None:
+        with self._mutex:
+            if self._followers:
+                # The youngest waits longest, so the role changes hands least.
+                call, _ = self._followers.popitem()
+                call.promoted = True
+                call.waiter.release()
+            else:
+                self._receiving = False
+
+    def _receive(self) -> None:
+        """Takes in what the socket has and wakes whom it concerns. Only with the role."""
+        conversation = self.conversation
+        view = conversation.get_buffer()
+        try:
+            nbytes = self._sock.recv_into(view)
+        except BlockingIOError:
+            return
+        except OSError:
+            nbytes = 0
+        with self._mutex:
+            if nbytes:
+                conversation.received(nbytes)
+            else:
+                conversation.lost()
+            self._wake()
+        if conversation.outbox:
+            self._push()
+
+    def _wake(self) -> None:
+        """Wakes the callers whose calls have changed. Under the mutex."""
+        changed = self.conversation.changed
+        for call in changed:
+            if call in self._followers:
+                del self._followers[call]
+                call.waiter.release()
+        changed.clear()
+
+
+def unsent(buffers: list[Buffer], nbytes: int) -> list[Buffer]:
+    """What remains of `buffers` after `nbytes` of them have been written."""
+    for index, buffer in enumerate(buffers):
+        if nbytes < len(buffer):
+            return [memoryview(buffer)[nbytes:], *buffers[index + 1 :]]
+        nbytes -= len(buffer)
+    return []
