@@ -59,9 +59,7 @@ def _row(piece: str) -> int:
 
 def _shape(word: str) -> str:
     """The word with X for capitals, x for other letters and 9 for digits, each run written once or twice."""
-    marks = "".join(
-        "9" if c.isdecimal() else "X" if c.isupper() else "x" if c.isalpha() else c for c in word
-    )
+    marks = "".join("9" if c.isdecimal() else "X" if c.isupper() else "x" if c.isalpha() else c for c in word)
     return re.sub(r"(.)\1+", r"\1\1", marks)
 
 
