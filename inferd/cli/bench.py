@@ -4,6 +4,8 @@ bench.py          the verb: what is asked for, and the report
 bench_frames.py   what is sent
 bench_run.py      generators started and heard, the daemon's CPU time
 bench_worker.py   a generator: a process of its own
+bench_order.py    what a generator is told, and what it tells
+bench_wire.py     its side of a connection
 latency.py        latencies in buckets
 bench_plot.py     the pictures
 """
@@ -22,8 +24,8 @@ from inferd.cli.common import daemon, daemon_options, find_model, printable
 from inferd.errors import InferdError
 
 if TYPE_CHECKING:
+    from inferd.cli.bench_order import Order
     from inferd.cli.bench_run import Run
-    from inferd.cli.bench_worker import Order
 
 DEFAULT_CALLERS = 64
 CALLERS_PER_CONNECTION = 8
@@ -120,7 +122,7 @@ def _orders(
     warmup_seconds: float,
 ) -> list[Order]:
     """One order for each generator: callers, connections and the rate in equal parts."""
-    from inferd.cli.bench_worker import Order
+    from inferd.cli.bench_order import Order
 
     if callers and rate:
         raise click.UsageError("--callers is a closed loop and --rate an open one: choose one of them")
@@ -154,10 +156,14 @@ def _part(whole: int, parts: int, index: int) -> int:
 def _load_text(orders: Sequence[Order]) -> str:
     first = orders[0]
     callers = sum(order.callers for order in orders)
-    load = f"{callers} callers" if callers else f"{sum(order.rate for order in orders):,.6g} requests/s"
-    connections = sum(order.connections for order in orders)
+    load = _count(callers, "caller") if callers else f"{sum(order.rate for order in orders):,.6g} requests/s"
+    connections = _count(sum(order.connections for order in orders), "connection")
     processes = f" in {len(orders)} processes" if len(orders) > 1 else ""
-    return f"{load} on {connections} connections{processes}, {first.seconds:g} s after {first.warmup_s:g} s of warm-up"
+    return f"{load} on {connections}{processes}, {first.seconds:g} s after {first.warmup_s:g} s of warm-up"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # ---- what is said
@@ -197,7 +203,7 @@ def summary(model: str, orders: Sequence[Order], run: Run) -> dict[str, Any]:
         else run.server_cpu_s * 1e6 / (run.arrived * run.window_s / seconds),
         "server_cpu_cores": None if run.server_cpu_s is None else run.server_cpu_s / run.window_s,
         "server_processes": run.server_processes,
-        "mean_batch_size": run.rows / run.batches if run.batches else None,
+        "mean_batch_size": run.rows / run.batches if run.batches > 0 else None,
         "generator_cpu_cores": run.generator_cpu,
     }
 
@@ -205,7 +211,7 @@ def summary(model: str, orders: Sequence[Order], run: Run) -> dict[str, Any]:
 def facts(result: dict[str, Any]) -> list[tuple[str, str]]:
     """A summary in words: (what, how much)."""
     latency = result["latency_ms"]
-    said = [("requests/s", f"{result['requests_per_s']:,.1f}")]
+    said = [("requests/s", _figure(result["requests_per_s"]))]
     if result["results"]:
         said.append(("latency ms", "  ".join(f"{name} {_figure(ms)}" for name, ms in latency.items())))
     said.append(("misses", f"{result['misses']:,} of {result['started']:,}{_share(result)}"))
@@ -220,7 +226,7 @@ def facts(result: dict[str, Any]) -> list[tuple[str, str]]:
             ("server CPU", f"{_figure(cpu)} µs/request, {100 * cores:.0f} % of a core in {processes} processes")
         )
     elif result["results"]:
-        said.append(("server CPU", "unknown: the daemon is not on this machine, or does not say its pid"))
+        said.append(("server CPU", "unknown: the daemon is gone, on another machine, or does not say its pid"))
     if result["mean_batch_size"] is not None:
         said.append(("batch size", f"{result['mean_batch_size']:.1f} rows in the mean"))
     busy = result["generator_cpu_cores"]
@@ -235,4 +241,4 @@ def _figure(value: float) -> str:
 
 
 def _share(result: dict[str, Any]) -> str:
-    return f" ({100 * result['misses'] / result['started']:.2g} %)" if result["misses"] else ""
+    return f" ({_figure(100 * result['misses'] / result['started'])} %)" if result["misses"] else ""

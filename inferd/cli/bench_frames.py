@@ -37,8 +37,9 @@ def make_frames(
     timeout_ms: float,
 ) -> tuple[str, list[bytes]]:
     """The requests as frames, to be sent in turn, and what they are in words."""
-    from inferd.cli.inputs import Inputs
     from inferd_client.codec import split
+
+    from inferd.cli.inputs import Inputs
 
     name = str(description["name"])
     given: dict[str, Any] = {}
@@ -67,15 +68,16 @@ def make_frames(
         for sentence in (SENTENCES if texts else ("",))
     ]
     parts = [f"{n}={type_text(dtype, shape)}" for n, dtype, shape in rows]
-    parts += [f"{n} (text)" for n in texts] + list(values)
-    return f"{name} {', '.join(parts)}", frames
+    parts += [f"{name}=STRING" for name in texts] + list(values)
+    return f"{name} {', '.join(parts)}".strip(), frames
 
 
 def _frame(
     model: str, rows: list[Any], data: Sequence[memoryview | None], values: dict[str, Any], timeout_ms: float
 ) -> bytes:
-    from inferd.wire import frame as f
     from inferd_client.codec import Plan, assemble
+
+    from inferd.wire import frame as f
 
     plan = Plan(model, 0, rows)
     pieces, nbytes = assemble(plan.table, plan.tensor_end, list(data), values)
@@ -92,7 +94,6 @@ def _parse_shape(text: str) -> Spec:
 
 def _random_bytes(spec: Spec) -> bytes:
     import numpy
-
     from inferd_client.codec import NUMPY_DTYPES
 
     draw = numpy.random.default_rng(0)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from inferd._version import __version__
 from inferd.cli.latency import Latencies
 from inferd.errors import InferdError
@@ -58,11 +60,11 @@ def write_plot(
 
 
 def check_plot(path: str) -> None:
-    """Raises InferdError if there is no way to make this picture: before a run, not after it."""
+    """Raises an error if there is no way to make this picture: before a run, not after it."""
     import importlib.util
 
     if not path.endswith((".html", ".png")):
-        raise InferdError(f"--plot {path}: write FILE.html or FILE.png")
+        raise click.UsageError(f"--plot {path}: write FILE.html or FILE.png")
     if path.endswith(".png") and importlib.util.find_spec("matplotlib") is None:
         raise InferdError("a PNG needs matplotlib: pip install matplotlib, or write FILE.html, which needs nothing")
 
@@ -201,12 +203,12 @@ def _percentile_svg(latencies: Latencies) -> str:
         if tail_position(q) <= points[-1][0]:
             name, ms = f"p{100 * q:g}", latencies.quantile(q) * 1000
             chart.dot(tail_position(q), ms, f"{name} {ms:.3g} ms")
-            chart.text(chart.x(tail_position(q)), chart.y(ms) - 10, f"{name} {ms:.3g}", style="name")
+            chart.text(chart.x(tail_position(q)) - 6, chart.y(ms) - 8, f"{name} {ms:.3g}", "end", "name")
     chart.text(chart.x(points[-1][0]) + 6, chart.y(points[-1][1]) + 4, f"max {points[-1][1]:.3g}", "start", "name")
     return chart.done()
 
 
-def _tail_ticks(farthest: float) -> Iterator[Point | tuple[float, str]]:
+def _tail_ticks(farthest: float) -> Iterator[tuple[float, str]]:
     yield 0.0, "0 %"
     yield tail_position(0.5), "50 %"
     for nines in range(1, math.floor(farthest + 1e-9) + 1):
@@ -231,7 +233,7 @@ def _time_svg(slices: Sequence[Latencies], slice_s: float) -> str:
         if above is not None and at < above + 14:
             at = above + 14  # the names do not overlap when the lines meet
         above = at
-        chart.text(chart.x(x) + 6, at, f"{name} {y:.3g}", "start", style)
+        chart.text(chart.x(x) + 6, at, name, "start", style)
     return chart.done()
 
 
@@ -247,7 +249,7 @@ def _write_png(path: str, title: str, slices: Sequence[Latencies], slice_s: floa
     points = percentile_curve(merged(slices))
     figure: Any
     figure, (by_percentile, by_time) = pyplot.subplots(2, 1, figsize=(8, 7), layout="constrained")
-    figure.suptitle(f"inferd bench: {title}", fontsize=10)
+    figure.suptitle(f"inferd bench: {title}", fontsize=8, wrap=True)
     by_percentile.plot([x for x, _ in points], [y for _, y in points])
     places = list(_tail_ticks(points[-1][0])) if points else []
     by_percentile.set_xticks([place for place, _ in places], [str(text) for _, text in places])

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from inferd.cli.bench_worker import Order
+from inferd.cli.bench_order import Order
 from inferd.cli.latency import Latencies
-from inferd.errors import InferdError
+from inferd.errors import InferdError, RequestError
 from inferd.wire.address import Address
 
 if TYPE_CHECKING:
@@ -53,9 +53,15 @@ def measure(client: Client, orders: Sequence[Order]) -> Run:
         begin = start + orders[0].warmup_s
         time.sleep(max(0.0, begin - time.monotonic()))
         before = _Snapshot(client, address)
+        after: _Snapshot | None = None
         time.sleep(max(0.0, begin + orders[0].seconds - time.monotonic()))
-        after = _Snapshot(client, address)
+        try:
+            after = _Snapshot(client, address)
+        except RequestError:
+            after = None  # it died under the load, or is too busy; the generators have seen how it went
         run = _collect([_hear(generator) for generator in generators], orders[0].slices)
+    if after is None:
+        return run
     run.window_s = after.taken - before.taken
     if before.cpu and after.cpu:
         # A process that ended in between has taken its figure along.

@@ -13,33 +13,25 @@ been sent, whenever it is answered; the rate counts results that arrive within i
 
 from __future__ import annotations
 
-import base64
 import gc
 import json
 import random
 import select
-import socket
 import struct
 import sys
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-from inferd.cli.latency import Latencies
+from inferd.cli.bench_order import Order, Tally
+from inferd.cli.bench_wire import CONNECT_S, Connection
 from inferd.errors import InferdError, InvalidArgument, NotFound, ProtocolError, Unimplemented
 from inferd.wire import frame as f
 from inferd.wire.address import Address
-from inferd.wire.frame import MAGIC, PREFIX, PREFIX_BYTES, VERSION, Limits, pack_prefix
+from inferd.wire.frame import PREFIX_BYTES, pack_prefix
 from inferd.wire.messages import Error, Hello
-from inferd_client.connection import dial, unsent
 
-RECEIVE_BYTES = 256 * 1024
-# Up to this size the requests of several callers are copied into one write.
-JOIN_BYTES = 16 * 1024
-MAX_PIECES = 1000  # in one gathered write; Linux takes 1,024
-CONNECT_S = 5.0
 # How often requests are looked at that may have been given up.
 SWEEP_S = 0.05
 # What has no answer so long after the window counts as unanswered, however long its timeout is.
@@ -47,209 +39,6 @@ STRAGGLER_S = 10.0
 
 _ID = struct.Struct("<Q")
 _ID_AT = PREFIX_BYTES - _ID.size
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a generator shall do. `callers` is 0 for an open loop of `rate` requests a second."""
-
-    url: str
-    frames: list[bytes]  # INFER, whole; sent in turn
-    connections: int
-    callers: int
-    rate: float
-    timeout_s: float
-    warmup_s: float
-    seconds: float
-    slice_s: float
-    seed: int
-
-    @property
-    def slices(self) -> int:
-        """How many curves of latency the window is cut into."""
-        return max(1, round(self.seconds / self.slice_s))
-
-    def to_json(self) -> str:
-        fields = {field: getattr(self, field) for field in self.__slots__}
-        return json.dumps({**fields, "frames": [base64.b64encode(frame).decode() for frame in self.frames]})
-
-    @classmethod
-    def from_json(cls, text: str) -> Order:
-        fields = json.loads(text)
-        return cls(**{**fields, "frames": [base64.b64decode(frame) for frame in fields["frames"]]})
-
-
-class Scanner:
-    """The frames in a stream of answers, without their payloads: `results` are the ids of the RESULTs, `others` are
-    (type, id, header) of the rest. Whoever reads them empties them."""
-
-    def __init__(self) -> None:
-        self.results: list[int] = []
-        self.others: list[tuple[int, int, bytes]] = []
-        self._buffer = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
-        self._kept = 0  # bytes of an incomplete prefix and header, at the start of the buffer
-        self._skip = 0  # bytes of a payload that are still on the way
-        self._current = (0, 0, b"")
-
-    def get_buffer(self) -> memoryview:
-        """Where the next bytes shall be received."""
-        return self._view[self._kept :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """`nbytes` have been received there. Raises ProtocolError."""
-        at, end = 0, self._kept + nbytes
-        if self._skip:
-            at = min(self._skip, nbytes)
-            self._skip -= at
-            if self._skip:
-                return
-            self._arrived(*self._current)
-        buffer, unpack = self._buffer, PREFIX.unpack_from
-        while end - at >= PREFIX_BYTES:
-            magic, version, kind, _, _, header_bytes, payload_bytes, request_id = unpack(buffer, at)
-            if magic != MAGIC or version != VERSION:
-                raise ProtocolError("the answer is not an inferd frame")
-            if header_bytes > Limits.header_bytes:
-                raise ProtocolError(f"the answer has a header of {header_bytes} bytes")
-            header_end = at + PREFIX_BYTES + header_bytes
-            if header_end > end:
-                break
-            header = b"" if kind == f.RESULT else bytes(self._view[at + PREFIX_BYTES : header_end])
-            at = header_end + payload_bytes
-            if at > end:
-                self._current = (kind, request_id, header)
-                self._skip = at - end
-                at = end
-                break
-            if kind == f.RESULT:
-                self.results.append(request_id)
-            else:
-                self.others.append((kind, request_id, header))
-        self._kept = end - at
-        if self._kept and at:
-            self._view[: self._kept] = self._view[at:end]
-
-    def _arrived(self, kind: int, request_id: int, header: bytes) -> None:
-        if kind == f.RESULT:
-            self.results.append(request_id)
-        else:
-            self.others.append((kind, request_id, header))
-
-
-class Tally:
-    """What came of the requests that belong to the window."""
-
-    def __init__(self, order: Order, start: float) -> None:
-        self.begin = start + order.warmup_s
-        self.end = self.begin + order.seconds
-        self.arrived = 0  # results that came within the window, whenever they were sent
-        self.started = 0
-        self.lag = Latencies()  # by how much requests were sent too late; only in an open loop
-        self.errors: dict[str, list[Any]] = {}  # reason → [how many, what the first of them said]
-        self.slices = [Latencies() for _ in range(order.slices)]
-        self._slice_s = order.slice_s
-        self._timeout_s = order.timeout_s
-
-    def sent(self, due: float) -> None:
-        """A request that was due then has been sent."""
-        if self.begin <= due < self.end:
-            self.started += 1
-
-    def result(self, due: float, now: float) -> None:
-        """Its result is there."""
-        if self.begin <= now < self.end:
-            self.arrived += 1
-        if self.begin <= due < self.end:
-            latency = now - due
-            if latency > self._timeout_s:
-                self._miss("LATE", "the result came after the timeout")
-                return
-            index = int((due - self.begin) / self._slice_s)
-            slices = self.slices
-            (slices[index] if index < len(slices) else slices[-1]).add(latency)
-
-    def miss(self, due: float, reason: str, message: str) -> None:
-        """It will have no result."""
-        if self.begin <= due < self.end:
-            self._miss(reason, message)
-
-    def _miss(self, reason: str, message: str) -> None:
-        self.errors.setdefault(reason, [0, message])[0] += 1
-
-    def to_fields(self) -> dict[str, Any]:
-        return {
-            "arrived": self.arrived,
-            "started": self.started,
-            "errors": self.errors,
-            "lag": [list(self.lag.counts.items()), self.lag.max_s],
-            "slices": [[list(part.counts.items()), part.max_s] for part in self.slices],
-        }
-
-
-class Connection:
-    """A socket with requests in flight."""
-
-    def __init__(self, address: Address) -> None:
-        self.sock = dial(address, CONNECT_S)
-        self.scanner = Scanner()
-        self.in_flight: dict[int, float] = {}  # id → when it was due; the oldest comes first
-        self.backlog: list[bytes | memoryview] = []  # what the socket has not taken
-        self.last_id = 0
-        self._receive = self.sock.recv_into
-
-    def exchange(self, frame: bytes, answer: int, deadline: float) -> tuple[int, bytes]:
-        """Sends a frame and waits for the one answer, of type `answer` or ERROR; its type and header."""
-        self.send([frame])
-        poll = select.poll()
-        while (remaining := deadline - time.monotonic()) > 0:
-            poll.register(self.sock, select.POLLIN | (select.POLLOUT if self.backlog else 0))
-            if not poll.poll(remaining * 1000):
-                break
-            self.flush()
-            if not self.receive():
-                raise InferdError("the daemon closed the connection")
-            scanner = self.scanner
-            if scanner.results:
-                scanner.results.clear()
-                return f.RESULT, b""
-            while scanner.others:
-                kind, _, header = scanner.others.pop(0)
-                if kind in (answer, f.ERROR):
-                    return kind, header
-        raise InferdError(f"the daemon did not answer a {f.TYPE_NAMES[frame[4]]} in time")
-
-    def receive(self) -> bool:
-        """Takes in what the socket has; False when it has ended."""
-        try:
-            nbytes = self._receive(self.scanner.get_buffer())
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        if nbytes:
-            self.scanner.buffer_updated(nbytes)
-        return nbytes > 0
-
-    def send(self, pieces: list[bytes | memoryview]) -> None:
-        """Writes as much as the socket takes; the rest is backlog."""
-        if self.backlog:
-            self.backlog += pieces
-            return
-        if len(pieces) > 1 and len(pieces[1]) <= JOIN_BYTES:
-            pieces = [b"".join(pieces)]
-        self.backlog = pieces
-        self.flush()
-
-    def flush(self) -> None:
-        """Writes the backlog as far as the socket takes it."""
-        while self.backlog:
-            try:
-                self.backlog = unsent(self.backlog, self.sock.sendmsg(self.backlog[:MAX_PIECES]))
-            except BlockingIOError:
-                return
-            except OSError:
-                self.backlog = []  # the next receive says so
 
 
 class Generator:
@@ -295,6 +84,9 @@ class Generator:
             events = self._wait_until(min(due, look_at)) if due < last else self._epoll.poll(SWEEP_S)
             for fd, event in events:
                 self._on_event(self._by_fd[fd], event)
+        while due < last:  # every connection was lost before these were due
+            self._send_next(due, due)
+            due += draw(order.rate)
         self._give_up()
 
     def _wait_until(self, then: float) -> list[tuple[int, int]]:
@@ -404,9 +196,8 @@ class Generator:
         tally = self.tally
         if self._measuring is None and now >= tally.begin:
             self._measuring = (now, time.process_time())
-        elif self._measuring is not None and not self.cpu_share and now >= tally.end:
-            since, cpu_s = self._measuring
-            self.cpu_share = (time.process_time() - cpu_s) / (now - since)
+        elif not self.cpu_share and now >= tally.end:
+            self._measured(now)
         oldest = now - self.order.timeout_s
         for connection in self.connections:
             in_flight = connection.in_flight
@@ -426,7 +217,14 @@ class Generator:
                 connection.send(pieces)
                 self._watch(connection)
 
+    def _measured(self, now: float) -> None:
+        if self._measuring is not None:
+            since, cpu_s = self._measuring
+            self.cpu_share = (time.process_time() - cpu_s) / max(now - since, SWEEP_S)
+
     def _give_up(self) -> None:
+        if not self.cpu_share:
+            self._measured(time.monotonic())  # it ended before the window did
         for connection in self.connections:
             for due in connection.in_flight.values():
                 self.tally.miss(due, "NO_ANSWER", "neither result nor error had come when the run ended")

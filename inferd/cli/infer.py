@@ -124,10 +124,11 @@ async def _ask_lines(
 def _read_lines(take: Any, loop: asyncio.AbstractEventLoop) -> None:
     """Hands the lines of standard input to `take` in the loop's thread, and None when they end; waits when it waits."""
     import asyncio
+    from concurrent.futures import CancelledError
     from contextlib import suppress
 
     rest = b""
-    with suppress(RuntimeError, asyncio.CancelledError):  # the loop has ended before the lines did
+    with suppress(RuntimeError, CancelledError):  # the loop has ended before the lines did
         while chunk := os.read(0, READ_BYTES):
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:

@@ -6,6 +6,8 @@
     name=- or name=@-     text from standard input
     name=@@text           a text that begins with @
 
+With --lines every line of standard input is the value for name=-, or for the only input that is not named.
+
 A tensor is made from a JSON list of numbers where the model declares a tensor, in the declared dtype; and where it
 declares nothing, as FP32, or INT64 if all numbers are whole.
 """
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import numpy
 
 _NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
+STDIN = ("-", "@-")
 _JSON_TYPES: dict[str, tuple[type, ...]] = {"NUMBER": (int, float), "BOOLEAN": (bool,), "LIST": (list,), "MAP": (dict,)}
 
 
@@ -45,7 +48,7 @@ class Inputs:
         self._stdin_used = False
 
     def parse(self, arguments: Sequence[str], lines: bool = False) -> tuple[dict[str, Any], str]:
-        """The inputs that `arguments` give, and with `lines` the name of the one input that they leave open."""
+        """The inputs that `arguments` give, and with `lines` the name of the one that the lines are for."""
         named: dict[str, str] = {}
         bare: list[str] = []
         for argument in arguments:
@@ -67,16 +70,16 @@ class Inputs:
             raise click.UsageError(f"{len(bare)} inputs have no name: write name=VALUE (quote a text with blanks)")
         if lines and bare:
             raise click.UsageError("with --lines the input comes from standard input; others are given as name=VALUE")
-        place = self._open_input(named) if bare or lines else ""
+        marked = [name for name, text in named.items() if lines and text in STDIN]
+        place = marked[0] if marked else self._open_input(named) if bare or lines else ""
+        if marked:
+            del named[place]
         if (bare or lines) and not place:
             if self.declared is None:
-                problem = f"model {self.model!r} does not declare its inputs, so write name=VALUE"
-                if lines:
-                    problem = f"model {self.model!r} does not declare its inputs, so --lines cannot name one"
+                problem = f"model {self.model!r} does not declare its inputs, so they need names"
             else:
-                problem = f"model {self.model!r} takes {self._takes}: write name=VALUE for all of them"
-                problem += " but one" if lines else ""
-            raise click.UsageError(problem)
+                problem = f"model {self.model!r} takes {self._takes}"
+            raise click.UsageError(f"{problem}: write {'name=- for the lines' if lines else 'name=VALUE'}")
         if bare:
             named[place] = bare[0]
         if not named and not lines and self.declared != {}:
@@ -93,7 +96,7 @@ class Inputs:
         return names[0] if len(names) == 1 else ""
 
     def _argument(self, name: str, text: str) -> Any:
-        if text in ("-", "@-"):
+        if text in STDIN:
             if self._stdin_used:
                 raise click.UsageError("only one input can come from standard input")
             self._stdin_used = True
@@ -178,27 +181,30 @@ class Inputs:
     def _cast(self, name: str, array: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
         """`array` in the declared dtype, if no kind of number is lost on the way (1.5 is no INT64)."""
         import numpy
+        from inferd_client.codec import NUMPY_DTYPES
 
         spec = self._spec(name)
         if not spec.is_tensor:
             return array
-        dtype = numpy_dtype(spec.dtype)
-        if array.size == 0 or numpy.can_cast(array.dtype, dtype, "same_kind") or _fits(array, dtype):
+        if spec.dtype == "BF16":
+            raise click.UsageError(f"input {name!r} is BF16, which numpy cannot make; use the Python client and torch")
+        dtype = NUMPY_DTYPES[spec.dtype]
+        if array.size == 0 or _fits(array, numpy.dtype(dtype)):
             return array.astype(dtype, copy=False)
         raise click.UsageError(
-            f"input {name!r}: model {self.model!r} takes {type_text(spec.dtype, spec.shape)}, got {array.dtype} numbers "
-            "that do not fit"
+            f"input {name!r}: model {self.model!r} takes {type_text(spec.dtype, spec.shape)}, got {array.dtype} "
+            "numbers that do not fit"
         )
 
 
-def _fits(array: numpy.ndarray[Any, Any], dtype: Any) -> bool:
-    """Whether these whole numbers can be written in another whole-number dtype."""
+def _fits(array: numpy.ndarray[Any, Any], dtype: numpy.dtype[Any]) -> bool:
+    """Whether these numbers can be written in `dtype`: whole ones within its limits, others but for their precision."""
     import numpy
 
-    if array.dtype.kind not in "iu" or numpy.dtype(dtype).kind not in "iu":
-        return False
-    limits = numpy.iinfo(dtype)
-    return bool(limits.min <= int(array.min()) and int(array.max()) <= limits.max)
+    if array.dtype.kind in "iu" and dtype.kind in "iu":
+        limits = numpy.iinfo(dtype)
+        return bool(limits.min <= int(array.min()) and int(array.max()) <= limits.max)
+    return numpy.can_cast(array.dtype, dtype, "same_kind")
 
 
 def _guess(value: list[Any]) -> Any:
@@ -212,16 +218,3 @@ def _guess(value: list[Any]) -> Any:
     if array.dtype.kind == "f" or not array.size:
         return array.astype(numpy.float32)
     return array.astype(numpy.int64) if array.dtype.kind == "i" else None
-
-
-def numpy_dtype(dtype: str) -> Any:
-    """numpy's dtype for the wire's name. Raises InferdError for BF16 without ml_dtypes."""
-    from inferd_client.codec import NUMPY_DTYPES
-
-    if dtype != "BF16":
-        return NUMPY_DTYPES[dtype]
-    try:
-        import ml_dtypes  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise InferdError("BF16 needs a package that numpy does not bring; pip install ml_dtypes") from error
-    return ml_dtypes.bfloat16

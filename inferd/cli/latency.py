@@ -64,4 +64,4 @@ class Latencies:
             yield seen / total, self.max_s if seen == total else self._middle(bucket)
 
     def _middle(self, bucket: int) -> float:
-        return min(FLOOR_S * STEP ** (bucket + 0.5), self.max_s)
+        return min(FLOOR_S * math.exp((bucket + 0.5) / PER_E), self.max_s)

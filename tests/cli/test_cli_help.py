@@ -1,0 +1,71 @@
+"""The door: light, and polite to those who do not know the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from inferd.cli import cli
+
+VERBS = sorted(cli.commands)
+
+
+def test_the_door_is_light() -> None:
+    """Importing the command line, with every verb, loads neither torch nor numpy nor asyncio nor a plotting library."""
+    code = "import inferd.cli, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "asyncio", "matplotlib", "inferd_client"} & set(loaded)
+
+
+def test_help_names_every_verb(process) -> None:
+    """`inferd --help` lists the verbs, as a process of its own."""
+    said = process("--help")
+    assert said.code == 0
+    assert all(verb in said.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(inferd, verb: str) -> None:
+    """Each verb has a --help with its usage and all options."""
+    said = inferd(verb, "--help")
+    assert said.code == 0
+    assert f"inferd {verb}" in said.out or verb in said.out
+    assert "--help" in said.out
+
+
+@pytest.mark.parametrize("verb", ["infer", "models", "status", "bench"])
+def test_a_daemon_that_does_not_run_is_one_sentence(inferd, nowhere: str, verb: str) -> None:
+    """Each verb that talks to a daemon says in one line what is wrong and what to do, and exits 1."""
+    said = inferd(verb, *(["m", "x=1"] if verb == "infer" else []), "--url", nowhere)
+    assert said.code == 1
+    assert said.err.count("\n") == 1
+    assert "cannot connect to" in said.err and "inferd serve" in said.err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "inferd://127.0.0.1:notaport", "127.0.0.1:7433"])
+def test_a_url_that_is_none_is_a_mistake_of_usage(inferd, url: str) -> None:
+    """A bad --url exits 2 before anything is tried."""
+    said = inferd("models", "--url", url)
+    assert said.code == 2
+    assert "inferd://HOST" in said.err
+
+
+def test_the_url_can_come_from_the_environment(inferd, fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INFERD_URL stands in for --url, and --url goes before it."""
+    monkeypatch.setenv("INFERD_URL", fake.url)
+    assert inferd("models").code == 0
+    assert inferd("models", "--url", "inferd+unix:///nowhere").code == 1
+
+
+def test_a_timeout_that_is_over_is_one_sentence(inferd, fake) -> None:
+    """An answer that does not come in time ends in DEADLINE_EXCEEDED and exit code 1, without a traceback."""
+    import threading
+
+    gate = threading.Event()
+    fake.models["slow"] = lambda inputs: gate.wait(30) and inputs
+    said = inferd("infer", "slow", "x=1", "--url", fake.url, "--timeout-ms", "60")
+    gate.set()
+    assert said.code == 1
+    assert said.err.startswith("inferd: DEADLINE_EXCEEDED") and said.err.count("\n") == 1
