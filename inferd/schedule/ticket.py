@@ -1,9 +1,15 @@
-"""What the scheduler knows of one request."""
+"""What the scheduler knows of one request, and of who sent it."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from enum import Enum
+
+# How far a class moves its requests in the order of deadlines, as a share of their budget. It is bounded, so batch work
+# ages in: a standard request that arrives later than that is behind it.
+CLASSES = {"interactive": -0.25, "standard": 0.0, "batch": 1.0}
+# The budget that orders a request with neither a deadline nor an objective, in seconds.
+ORDER_BUDGET_S = 1.0
 
 
 class State(Enum):
@@ -15,22 +21,71 @@ class State(Enum):
     OVER = "over"
 
 
+class Client:
+    """Whoever is to get a fair share: a token, a user or an address, however many connections it opens.
+
+    `tag` is the time by which the device would have done all of this client's work, had the client its fair share of it
+    (the finish tag of start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996). `queued` counts its waiting tickets.
+    """
+
+    __slots__ = ("name", "queued", "tag")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tag = 0.0
+        self.queued = 0
+
+
 class Ticket:
     """One request in the scheduler's eyes.
 
     `lane` says with whom it may share a batch, `rows` and `nbytes` how large it is, `max_rows` how many rows a batch of
-    its lane may have, `due` when its caller stops waiting (seconds on the clock of `now`, None: never), `losses` how
-    many workers have died with it.
+    its lane may have; `due` is when its answer must be computed (seconds on the clock of `now`, None: never), `arrived`
+    when it came; `losses` counts the workers that have died with it.
     """
 
-    __slots__ = ("due", "lane", "losses", "max_rows", "nbytes", "queued_at", "rows", "state")
+    __slots__ = (
+        "arrived",
+        "client",
+        "due",
+        "in_lane",
+        "key",
+        "lane",
+        "losses",
+        "max_rows",
+        "nbytes",
+        "priority",
+        "queued_at",
+        "rows",
+        "state",
+    )
 
-    def __init__(self, lane: Hashable, rows: int, nbytes: int, max_rows: int, due: float | None) -> None:
+    def __init__(
+        self,
+        lane: Hashable,
+        rows: int,
+        nbytes: int,
+        max_rows: int,
+        due: float | None,
+        arrived: float = 0.0,
+        client: Client | None = None,
+        priority: float = 0.0,
+    ) -> None:
         self.lane = lane
         self.rows = rows
         self.nbytes = nbytes
         self.max_rows = max_rows
         self.due = due
+        self.arrived = arrived
+        self.client = client
+        self.priority = priority
+        self.key = 0.0  # its place in the order of its lane
+        self.in_lane = False  # not while it waits to run again
         self.queued_at = 0.0
         self.losses = 0
         self.state = State.NEW
+
+    @property
+    def budget(self) -> float:
+        """The time it had when it came, in seconds."""
+        return ORDER_BUDGET_S if self.due is None else self.due - self.arrived

@@ -18,10 +18,10 @@ from typing import Any
 from inferd import log
 from inferd._version import __version__
 from inferd.config import MIB, Settings
-from inferd.errors import DeviceUnavailable, ModelLoadError, RequestError, make
+from inferd.errors import CATALOGUE, DeviceUnavailable, ModelLoadError, RequestError, make
 from inferd.memory import Region
 from inferd.schedule.scheduler import Batch, Scheduler
-from inferd.schedule.ticket import State
+from inferd.schedule.ticket import Client, State
 from inferd.serve.admission import Door
 from inferd.serve.executor import Executor
 from inferd.serve.pool import Arena, Condition, Pool, Worker
@@ -29,24 +29,28 @@ from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
 from inferd.wire import batch as b
 from inferd.wire.frame import Limits
+from inferd.wire.messages import with_timing
 
 # An arena's freed parts go back with the next batch, or on their own when so many have gathered.
 MAX_FREED_NUMBERS = 1024
 HOUSEKEEPING_S = 1.0
+# What a worker finds wrong with a request's values, in sentences of the catalogue.
+OF_THE_REQUEST = frozenset({"VALUES", "ROWS", "TENSOR", "INPUT_MISSING", "INPUT_UNKNOWN", "INPUT_DTYPE"})
 
 
 class Engine:
     """One daemon's core. `ready` is done when every worker has loaded its models, or has its exception."""
 
-    def __init__(self, settings: Settings, executor: Executor) -> None:
+    def __init__(self, settings: Settings, executor: Executor, scheduler: Scheduler[Request] | None = None) -> None:
         self.settings = settings
         self.executor = executor
         self.limits = Limits(payload_bytes=settings.payload_mib * MIB)
         self.slab = Slab(Region.create("slab", settings.slab_mib * MIB))
-        self.scheduler: Scheduler[Request] = Scheduler()
+        self.scheduler: Scheduler[Request] = scheduler or Scheduler(len(settings.devices))
         self.pool: Pool[Batch[Request]] = Pool(settings.devices)
         self.door = Door()
         self.sessions: set[Session] = set()
+        self._clients: dict[str, Client] = {}
         self.counters: Counter[str] = Counter()
         self.throttle = log.Throttle()
         self.draining = False
@@ -56,6 +60,8 @@ class Engine:
         self._dirty: list[Session] = []
         self._started_at = time.time()
         self._housekeeping: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_at = float("inf")
 
     async def start(self) -> None:
         """Starts the workers; returns when they can serve.
@@ -72,6 +78,10 @@ class Engine:
 
     # ---- requests, from sessions
 
+    def client(self, name: str) -> Client:
+        """Whoever shares fairly under that name. Forgotten by housekeeping when none of its connections is left."""
+        return self._clients.setdefault(name, Client(name))
+
     def submit(self, request: Request, now: float) -> None:
         """The request's payload is there: it joins the queue, and an idle worker starts at once."""
         session = request.session
@@ -79,11 +89,41 @@ class Engine:
             session.parked.append(request)
             return
         self.scheduler.submit(request, now)
+        if request.due is not None and request.due < self._expiry_at:
+            self._arm(request.due)
         if not self._dispatching and self.pool.idle is not None:
             # Not now but at the end of this turn, so that every socket that is readable already is read first: what
             # has arrived joins the batch, and nothing is waited for.
             self._dispatching = True
-            self._loop.call_soon(self._dispatch)
+            self._loop.call_soon(self._dispatch, "idle")
+
+    def _arm(self, at: float) -> None:
+        """The one timer: when the next waiting request is too late."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry_at = at
+        self._expiry = self._loop.call_at(at, self._expire)
+
+    def _expire(self) -> None:
+        now = self._loop.time()
+        self._expiry_at = float("inf")
+        self._too_late(self.scheduler.expire(now), now)
+        self._flush(now)
+        at = self.scheduler.next_expiry()
+        if at is not None:
+            # A little later than due, so that those who are due together go together.
+            self._arm(max(at, now + 0.001))
+
+    def _too_late(self, requests: list[Request], now: float) -> None:
+        for request in requests:
+            self._fail(request, make("TIMEOUT", limit=round((now - request.arrived) * 1000), stage="queued"))
+
+    def _overloaded(self, requests: list[Request], now: float) -> None:
+        for request in requests:
+            if request.session is not None:
+                request.session.window.congested(request.budget, now)
+            wait_ms = round((now - request.arrived) * 1000, 1)
+            self._fail(request, make("OVERLOADED", retry_after_ms=wait_ms, wait=wait_ms))
 
     def may_arrive(self, nbytes: int) -> bool:
         """Whether another payload may be on its way: half of the slab is for those that are there."""
@@ -100,9 +140,9 @@ class Engine:
     def withdraw(self, request: Request, why: str) -> None:
         """Nobody wants the request any more. If it still waits it is never computed; if it runs, its result is
         thrown away."""
+        request.session = None
         if request.state is State.RUNNING:
             self.counters[f"{why}_while_running"] += 1
-            request.session = None
             return
         self.counters[f"{why}_while_queued"] += 1
         self.scheduler.withdraw(request)
@@ -123,16 +163,18 @@ class Engine:
 
     # ---- batches, to workers
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, why: str = "freed") -> None:
         self._dispatching = False
         now = self._loop.time()
         while (worker := self.pool.idle) is not None:
-            batch, late = self.scheduler.take(now)
-            for request in late:
-                self._fail(request, make("TIMEOUT", limit=round((now - request.queued_at) * 1000)))
-            self._flush(now)
+            batch, late, refused = self.scheduler.take(now, why)
+            if late or refused:
+                self._too_late(late, now)
+                self._overloaded(refused, now)
+                self._flush(now)
             if batch is None:
                 return
+            self.counters[f"batches_{batch.why}"] += 1
             self._run(worker, batch, now)
 
     def _run(self, worker: Worker[Batch[Request]], batch: Batch[Request], now: float) -> None:
@@ -184,6 +226,14 @@ class Engine:
 
     def on_packet(self, worker: int, message: list[Any]) -> None:
         place = self.pool.workers[worker]
+        try:
+            self._on_packet(place, message)
+        except Exception:
+            # A defect of ours must not leave a batch that never ends: it costs the worker, and its requests run again.
+            log.logger.exception("packet_failed", extra={"fields": {"worker": worker}})
+            self.executor.kill(worker)
+
+    def _on_packet(self, place: Worker[Batch[Request]], message: list[Any]) -> None:
         kind = message[0]
         if kind == b.DONE:
             self._on_done(place, *message[1:])
@@ -239,6 +289,8 @@ class Engine:
         self.pool.ready(worker, device)
         if not self.door.models:
             self.door.open(models)
+            for model in self.door.models.values():
+                self.scheduler.teach(model.index, model.latency)
         log.event("worker_ready", worker=worker.id, pid=worker.pid, device=device)
         if not self._first_ready.done():
             if self.pool.serving == len(self.pool.workers):
@@ -268,6 +320,7 @@ class Engine:
         outcomes: list[int],
         failures: list[list[Any]],
         compute_us: int,
+        padded: float,
         arena_used: int,
         more: bool,
     ) -> None:
@@ -289,7 +342,11 @@ class Engine:
                 request.session = None  # answered
                 if not session.outbox:
                     dirty.append(session)
-                session.answer(request, heads[head], flags, arena, offset, nbytes)
+                session.window.waited(batch.started_at - request.arrived, request.budget, now)
+                header = heads[head]
+                if request.header.timing:
+                    header = with_timing(header, self._timeline(request, worker, batch, compute_us, padded, now))
+                session.answer(request, header, flags, arena, offset, nbytes)
             chunk = request.chunk
             if chunk is not None:
                 self.slab.release(chunk)
@@ -304,24 +361,40 @@ class Engine:
         self._flush(now)
         if not more:
             self.counters["batches"] += 1
-            self.scheduler.settle(batch)
+            self.scheduler.settle(batch, now, now - batch.started_at)
             self._next(worker, now)
+
+    def _timeline(
+        self,
+        request: Request,
+        worker: Worker[Batch[Request]],
+        batch: Batch[Request],
+        compute_us: int,
+        padded: float,
+        now: float,
+    ) -> dict[str, Any]:
+        return {
+            "queued_ms": round((batch.started_at - request.arrived) * 1000, 3),
+            "compute_ms": compute_us / 1000,
+            "total_ms": round((now - request.arrived) * 1000, 3),
+            "batch_id": worker.batch_id,
+            "batch_rows": batch.rows,
+            "padded": padded,
+            "released": batch.why,
+        }
 
     def _failed_alone(self, request: Request, reason: str, detail: str, now: float) -> None:
         model = request.plan.model.name
-        self.throttle.event("request_failed", now, key=model, model=model, reason=reason, detail=detail)
-        if reason in ("MODEL_FAILED", "OUTPUT_INVALID", "INPUT_REJECTED"):
-            self._fail(request, make(reason, model=model))
-        elif reason == "DEVICE_MEMORY":
-            self._fail(request, make(reason))
-        elif reason == "OUTPUT_TOO_LARGE":
-            error = make(reason, actual="?", limit=self.settings.arena_mib * MIB)
-            self._fail(request, error)
-        else:
-            # The runner's own checks: their sentence names fields of the request, nothing else.
+        self.throttle.event("request_failed", now, key=f"{model} {reason}", model=model, reason=reason, detail=detail)
+        if reason in OF_THE_REQUEST:
+            # The runner's own checks of the request's values: their sentence names its fields, nothing else.
             error = make("VALUES", problem="cannot be used")
             error.reason, error.message = reason, detail
-            self._fail(request, error)
+        elif reason == "OUTPUT_TOO_LARGE":
+            error = make(reason, actual="its", limit=self.settings.arena_mib * MIB)
+        else:
+            error = make(reason if reason in CATALOGUE else "MODEL_FAILED", model=model)
+        self._fail(request, error)
 
     def _on_raised(self, worker: Worker[Batch[Request]], batch_id: int, reason: str, detail: str) -> None:
         batch = worker.batch
@@ -329,8 +402,11 @@ class Engine:
         now = self._loop.time()
         self.counters["batches_raised"] += 1
         self._drop_unwanted(batch)
-        if batch.tickets:
-            guilty = self.scheduler.split(batch)
+        if not batch.tickets:
+            self.scheduler.settle(batch)
+        else:
+            out_of_memory = reason == "DEVICE_MEMORY"
+            guilty = self.scheduler.out_of_memory(batch) if out_of_memory else self.scheduler.split(batch)
             if guilty is not None:
                 self._failed_alone(guilty, reason, detail, now)
                 self._flush(now)
@@ -347,7 +423,7 @@ class Engine:
         self.pool.finished(worker, now)
         if self.scheduler.queued and not self._dispatching:
             self._dispatching = True
-            self._loop.call_soon(self._dispatch)
+            self._loop.call_soon(self._dispatch, "freed")
 
     def _fail(self, request: Request, error: RequestError) -> None:
         self._release(request)
@@ -379,6 +455,8 @@ class Engine:
             # Nothing else may come to take them along, and a worker at rest should have its arena back.
             if worker.condition is Condition.IDLE and worker.arena is not None and worker.arena.freed:
                 self.executor.send(worker.id, b.pack(b.FREE, self._take_freed(worker.arena)))
+        owners = {session.owner.name for session in self.sessions}
+        self._clients = {name: client for name, client in self._clients.items() if name in owners}
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
 
     def status(self) -> dict[str, Any]:
@@ -430,8 +508,9 @@ class Engine:
     async def close(self) -> None:
         """Ends sessions and workers."""
         self._closing = True
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
+        for timer in (self._housekeeping, self._expiry):
+            if timer is not None:
+                timer.cancel()
         for session in list(self.sessions):
             session.link.close()
         await self.executor.close()

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 from typing import cast
 
@@ -49,7 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         # `resume_writing` comes when all is sent: that is when views of an arena are no longer needed. Writes of
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
-        self._session = Session(engine, self, self._loop.time())
+        self._session = Session(engine, self, engine.client(_owner(sock, peer)), self._loop.time())
         engine.sessions.add(self._session)
         engine.count("connections")
 
@@ -93,6 +94,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+
+def _owner(sock: socket.socket | None, peer: object) -> str:
+    """In whose name a connection asks: the user's at the other end of a Unix socket, else the address's. Not the
+    connection's: anybody can open 64 of them."""
+    if isinstance(peer, tuple):
+        return f"ip:{peer[0]}"
+    if sock is not None and sock.family == socket.AF_UNIX:
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return f"uid:{uid}"
+    return "unknown"
 
 
 class Listener:

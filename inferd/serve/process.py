@@ -43,6 +43,7 @@ class ProcessExecutor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._processes: dict[int, _Process] = {}
+        self._spawned: set[int] = set()
         self._buffer = bytearray(b.MAX_PACKET_BYTES)
         self._view = memoryview(self._buffer)
         self._closing = False
@@ -82,9 +83,12 @@ class ProcessExecutor:
             "models": [asdict(model) for model in self._settings.models],
             "slab_bytes": self._slab.nbytes,
             "arena_bytes": arena.nbytes,
+            # A replacement need not measure again what its predecessor has measured.
+            "warm_up": worker not in self._spawned,
             "log_format": self._settings.log_format,
             "log_level": self._settings.log_level,
         }
+        self._spawned.add(worker)
         try:
             with theirs:
                 socket.send_fds(self._control, [b.pack_map(spec)], [theirs.fileno(), self._slab.fd, arena.fd])

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from inferd._version import __version__
 from inferd.errors import ProtocolError, RequestError, make
-from inferd.schedule.ticket import State, Ticket
+from inferd.schedule.credits import Window
+from inferd.schedule.scheduler import REPLY_MARGIN_S
+from inferd.schedule.ticket import CLASSES, Client, State, Ticket
 from inferd.serve.admission import Plan, check_payload
 from inferd.serve.pool import Arena
 from inferd.serve.slab import Chunk
@@ -61,12 +63,31 @@ class Link(Protocol):
 class Request(Ticket):
     """A ticket with its way back: whose it is, where its payload lies. `session` is None when nobody waits for it."""
 
-    __slots__ = ("chunk", "has_values", "id", "offset", "plan", "session")
+    __slots__ = ("chunk", "has_values", "header", "id", "offset", "plan", "session")
 
-    def __init__(self, session: Session, id: int, plan: Plan, nbytes: int, has_values: bool, due: float | None) -> None:
-        super().__init__((plan.lane, has_values), plan.rows or 1, nbytes, plan.model.max_batch_size, due)
+    def __init__(
+        self, session: Session, id: int, header: Infer, plan: Plan, nbytes: int, has_values: bool, now: float
+    ) -> None:
+        model = plan.model
+        if header.deadline_ms is not None:
+            due: float | None = now + header.deadline_ms / 1000 - REPLY_MARGIN_S
+        elif model.objective_s is not None:
+            due = now + model.objective_s - REPLY_MARGIN_S
+        else:
+            due = None
+        super().__init__(
+            plan.lane_of(nbytes, has_values),
+            plan.rows or 1,
+            nbytes,
+            model.max_batch_size,
+            due,
+            now,
+            session.owner,
+            CLASSES[header.priority],
+        )
         self.session: Session | None = session
         self.id = id
+        self.header = header
         self.plan = plan
         self.has_values = has_values
         self.chunk: Chunk | None = None
@@ -80,28 +101,33 @@ class Session:
         "arriving",
         "client",
         "congested",
-        "credits",
         "engine",
         "held",
         "in_flight",
+        "keys",
         "last_progress",
         "link",
         "opened_at",
         "outbox",
         "outbox_bytes",
+        "owner",
         "parked",
         "peer",
+        "unsent_then",
         "views_in_outbox",
+        "window",
         "written",
     )
 
-    def __init__(self, engine: Engine, link: Link, now: float) -> None:
+    def __init__(self, engine: Engine, link: Link, owner: Client, now: float) -> None:
         self.engine = engine
         self.link = link
+        self.owner = owner
         self.peer = Peer(SERVER, engine.limits)
         self.client = ""
-        self.credits = engine.settings.max_in_flight
+        self.window = Window(engine.settings.max_in_flight)
         self.in_flight: dict[int, Request] = {}
+        self.keys: dict[str, Request] = {}  # the newest request of each supersede key
         self.arriving: Request | None = None  # its payload is on the way
         self.parked: deque[Request] = deque()  # waits until the link is no longer congested
         self.congested = False
@@ -113,6 +139,7 @@ class Session:
         self.held: deque[tuple[int, Arena, int, int]] = deque()
         self.opened_at = now
         self.last_progress = now
+        self.unsent_then = 0  # what was unsent when progress was last looked for
 
     # ---- frames in
 
@@ -151,6 +178,8 @@ class Session:
                 self.peer.accept(None)
             return
         self.in_flight[request.id] = request
+        if request.header.supersede is not None:
+            self._supersede(request, request.header.supersede)
         offset, nbytes = request.offset, request.nbytes
         if frame.complete:
             if frame.payload:
@@ -174,19 +203,23 @@ class Session:
         assert isinstance(header, Infer)
         if engine.draining:
             return make("DRAINING")
-        if len(in_flight) >= self.credits:
-            return make("TOO_MANY_IN_FLIGHT", limit=self.credits)
+        if len(in_flight) >= engine.settings.max_in_flight:
+            return make("TOO_MANY_IN_FLIGHT", limit=engine.settings.max_in_flight)
         plan = engine.door.plan(header)
         if not isinstance(plan, Plan):
             return plan
         nbytes = frame.payload_bytes
         has_values = bool(frame.flags & HAS_VALUES)
-        if has_values or nbytes != plan.tensor_end:
+        if has_values:
             problem = check_payload(plan, nbytes, has_values)
             if problem is not None:
                 return problem
-        due = None if header.deadline_ms is None else now + header.deadline_ms / 1000
-        request = Request(self, request_id, plan, nbytes, has_values, due)
+        request = Request(self, request_id, header, plan, nbytes, has_values, now)
+        wait_s = engine.scheduler.admit(request, now)
+        if wait_s is not None:
+            self.window.congested(request.budget, now)
+            wait_ms = round(wait_s * 1000, 1)
+            return make("OVERLOADED", retry_after_ms=wait_ms, wait=wait_ms)
         if nbytes:
             if not frame.complete and not engine.may_arrive(nbytes):
                 return make("SLAB_FULL")
@@ -195,6 +228,14 @@ class Session:
                 return make("SLAB_FULL")
             request.chunk, request.offset = row
         return request
+
+    def _supersede(self, request: Request, key: str) -> None:
+        """The request takes the place of the one before it with its key, if that still waits."""
+        older = self.keys.get(key)
+        self.keys[key] = request
+        if older is not None and older.state is State.QUEUED:
+            self.engine.withdraw(older, "superseded")
+            self.fail(older, make("SUPERSEDED"))
 
     def _on_frame(self, frame: Frame, now: float) -> None:
         kind = frame.type
@@ -229,7 +270,7 @@ class Session:
             "header_bytes": engine.limits.header_bytes,
             "payload_bytes": engine.limits.payload_bytes,
             "values_bytes": MAX_VALUES_BYTES,
-            "in_flight": self.credits,
+            "in_flight": engine.settings.max_in_flight,
         }
         welcome = Welcome(f"inferd/{__version__}", limits, SUPPORTED_VERSION)
         models = [model.description for model in engine.door.models.values()]
@@ -265,31 +306,36 @@ class Session:
             request_id,
             len(segment),
             HAS_VALUES if segment else 0,
-            self.credits,
+            self.window.credits,
         )
         self._push(head + segment)
 
     def send_error(self, request_id: int, error: RequestError) -> None:
         """Puts how a request ended into the outbox."""
         header = Error.of(error).pack()
-        self._push(pack_prefix(f.ERROR, request_id, len(header), credits=self.credits) + header)
+        self._push(pack_prefix(f.ERROR, request_id, len(header), credits=self.window.credits) + header)
 
     def _push(self, data: bytes) -> None:
         self.outbox.append(data)
         self.outbox_bytes += len(data)
 
     def fail(self, request: Request, error: RequestError) -> None:
-        """The one answer of a request that has none."""
-        del self.in_flight[request.id]
+        """The one answer of a request that has no result."""
+        self._forget(request)
         self.send_error(request.id, error)
+
+    def _forget(self, request: Request) -> None:
+        del self.in_flight[request.id]
+        key = request.header.supersede
+        if key is not None and self.keys.get(key) is request:
+            del self.keys[key]
 
     def answer(self, request: Request, header: bytes, flags: int, arena: Arena, offset: int, nbytes: int) -> None:
         """The one answer of a request: its result, which lies in an arena."""
-        del self.in_flight[request.id]
+        self._forget(request)
         outbox = self.outbox
-        outbox.append(
-            PREFIX.pack(MAGIC, VERSION, f.RESULT, flags, self.credits, len(header), nbytes, request.id) + header
-        )
+        credits = self.window.credits
+        outbox.append(PREFIX.pack(MAGIC, VERSION, f.RESULT, flags, credits, len(header), nbytes, request.id) + header)
         self.outbox_bytes += 24 + len(header) + nbytes
         if nbytes == 0:
             return
@@ -354,7 +400,8 @@ class Session:
             self.congested = False
             parked, self.parked = self.parked, deque()
             for request in parked:
-                self.engine.submit(request, now)
+                if request.session is self:  # not cancelled in the meantime
+                    self.engine.submit(request, now)
 
     # ---- the end
 
@@ -365,7 +412,11 @@ class Session:
             self.flush(now)
 
     def overdue(self, now: float) -> str:
-        """Why this connection should be cut now, or ""."""
+        """Why this connection should be cut now, or "". Asked every second."""
+        unsent = self.link.unsent()
+        if unsent < self.unsent_then:
+            self.last_progress = now  # slow, but it reads
+        self.unsent_then = unsent
         if self.peer.state == "START" and now - self.opened_at > HELLO_TIMEOUT_S:
             return "no HELLO"
         if self.congested and now - self.last_progress > WRITE_TIMEOUT_S:
@@ -382,6 +433,7 @@ class Session:
         for request in self.in_flight.values():
             self.engine.withdraw(request, "disconnected")
         self.in_flight.clear()
+        self.keys.clear()
         self.parked.clear()
         self.outbox.clear()
         while self.held:

@@ -183,7 +183,7 @@ def test_every_ticket_has_one_end_whatever_happens() -> None:
                     end(one)
             elif step < 0.8 and len(running) < 2:
                 decision = scheduler.take(now)
-                for one in decision.late:
+                for one in decision.late + decision.refused:
                     end(one)
                 if decision.batch is not None:
                     running.append(decision.batch)
@@ -207,7 +207,7 @@ def test_every_ticket_has_one_end_whatever_happens() -> None:
                 end(one)
         while True:
             decision = scheduler.take(now)
-            for one in decision.late:
+            for one in decision.late + decision.refused:
                 end(one)
             if decision.batch is None:
                 break

@@ -61,7 +61,7 @@ def test_a_worker_killed_mid_batch_is_replaced_and_its_requests_answered(tmp_pat
 
 def test_two_workers_share_the_work(tmp_path: Path) -> None:
     """Two places on the CPU compute two batches at a time, and one death leaves the other serving."""
-    with running(tmp_path, double("Slow", seconds=0.2), devices=("cpu", "cpu")) as daemon, RawPeer(daemon.url) as peer:
+    with running(tmp_path, double("Slow", seconds=1.0), devices=("cpu", "cpu")) as daemon, RawPeer(daemon.url) as peer:
         peer.infer(1, "slow", ONE, (1,))
         daemon.until(lambda: daemon.engine.pool.workers[0].batch is not None)
         peer.infer(2, "slow", ONE, (1,))

@@ -1,0 +1,38 @@
+"""Credits: how many requests a connection may have unanswered, learned from how long its requests wait.
+
+Additive increase, multiplicative decrease, as TCP has it (Jacobson 1988): while requests start within a quarter of
+their budget the window grows by one for each window of answers; when they wait longer, or are refused, it halves, at
+most once for each such wait. So a caller that obeys slows down before its requests fail.
+"""
+
+from __future__ import annotations
+
+TARGET = 0.25  # of a request's budget
+FIRST = 256.0
+
+
+class Window:
+    """One connection's credits. Never below one, never above `largest`."""
+
+    __slots__ = ("_largest", "_next_cut", "_size", "credits")
+
+    def __init__(self, largest: int) -> None:
+        self._largest = float(largest)
+        self._size = min(FIRST, self._largest)
+        self._next_cut = 0.0
+        self.credits = int(self._size)
+
+    def waited(self, delay: float, budget: float, now: float) -> None:
+        """A request has waited `delay` of its `budget` seconds before it began."""
+        if delay > TARGET * budget:
+            self.congested(delay, now)
+        elif self._size < self._largest:
+            self._size = min(self._size + 1.0 / self._size, self._largest)
+            self.credits = int(self._size)
+
+    def congested(self, delay: float, now: float) -> None:
+        """A request was refused, or waited too long: half as many, unless that was done less than `delay` ago."""
+        if now >= self._next_cut:
+            self._next_cut = now + delay
+            self._size = max(1.0, self._size / 2)
+            self.credits = int(self._size)
