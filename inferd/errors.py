@@ -11,6 +11,7 @@
         ├── Unimplemented       UNIMPLEMENTED        the server does not know this message
         ├── Unauthenticated     UNAUTHENTICATED      the credentials are missing or wrong
         ├── Cancelled           CANCELLED            somebody took the request back
+        │   └── Superseded      CANCELLED            a newer request of the same caller did
         ├── DeadlineExceeded    DEADLINE_EXCEEDED    also a builtin TimeoutError
         ├── ResourceExhausted   RESOURCE_EXHAUSTED   retryable: full now, not later
         ├── Unavailable         UNAVAILABLE          retryable: draining, lost worker, lost connection
@@ -116,6 +117,10 @@ class Cancelled(RequestError):
     code = "CANCELLED"
 
 
+class Superseded(Cancelled):
+    """A newer request with the same `supersede` key took its place."""
+
+
 class DeadlineExceeded(RequestError, TimeoutError):
     """The answer did not come in time."""
 
@@ -178,7 +183,14 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     "UNKNOWN_MESSAGE": (Unimplemented, "message type {actual} is not known to this server"),
     "UNSUPPORTED_VERSION": (Unimplemented, "this server speaks protocol versions {expected}, you offered {actual}"),
     "CLIENT_CANCELLED": (Cancelled, "the caller cancelled the request"),
-    "TIMEOUT": (DeadlineExceeded, "no answer within {limit} ms"),
+    "SUPERSEDED": (Superseded, "a newer request with the same supersede key took its place"),
+    # stage: "waiting to be sent", "queued", "computed" or "on its way".
+    "TIMEOUT": (DeadlineExceeded, "no answer within {limit} ms; the request was {stage}"),
+    "OVERLOADED": (
+        ResourceExhausted,
+        "the answer could not be ready within the deadline: about {wait} ms of work are ahead; "
+        "try again after retry_after_ms",
+    ),
     "TOO_MANY_IN_FLIGHT": (
         ResourceExhausted,
         "{limit} requests are in flight on this connection already; wait for answers, or for credits",
@@ -199,11 +211,18 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
 }
 
 
+def kind_of(code: str, reason: str) -> type[RequestError]:
+    """The class for what came over the wire. A code this side does not know makes a plain RequestError."""
+    cls, _ = CATALOGUE.get(reason, (RequestError, ""))
+    return cls if cls.code == code else BY_CODE.get(code, RequestError)
+
+
 # Cases in which the same request can never succeed, although their code mostly passes.
 FINAL_REASONS = frozenset({"OUTPUT_TOO_LARGE"})
 
 
-def make(reason: str, **fields: object) -> RequestError:
+def make(reason: str, retry_after_ms: float | None = None, **fields: object) -> RequestError:
     """The error of the catalogue for `reason`, its sentence filled with `fields`."""
     cls, text = CATALOGUE[reason]
-    return cls(text.format_map(fields), reason=reason, retryable=False if reason in FINAL_REASONS else None)
+    retryable = False if reason in FINAL_REASONS else None
+    return cls(text.format_map(fields), reason=reason, retryable=retryable, retry_after_ms=retry_after_ms)

@@ -12,7 +12,7 @@ under 64 KiB: one over about 208 KiB cannot be sent, and a short receive would c
     worker → loop
     READY    device, models
     REFUSED  a LoadFailure
-    DONE     batch, heads, outcomes, failures, compute_us, arena_used, more
+    DONE     batch, heads, outcomes, failures, compute_us, padded, arena_used, more
     RAISED   batch, reason, detail
     STARVED  (the arena is full: send FREE when you can)
 
@@ -21,6 +21,7 @@ under 64 KiB: one over about 208 KiB cannot be sent, and a short receive would c
     freed      two numbers each: offset in the arena, bytes
     heads      ready-made RESULT headers; the results of one batch mostly share one
     failures   (index of its request, reason, detail) for each that failed alone
+    padded     the share of what the model computed that was padding, 0.0 to 1.0
     more       another DONE of the same batch follows: the results differ too much for one packet, or the arena is full
 """
 
@@ -71,11 +72,12 @@ def pack_done(
     outcomes: list[int],
     failures: list[tuple[int, str, str]],
     compute_us: int,
+    padded: float,
     arena_used: int,
     more: bool = False,
 ) -> list[bytes]:
     """The DONE packets of a batch: one, or as many as keep each under the limit when the results differ much."""
-    packet = pack(DONE, batch_id, heads, outcomes, failures, compute_us, arena_used, more)
+    packet = pack(DONE, batch_id, heads, outcomes, failures, compute_us, padded, arena_used, more)
     if len(packet) <= MAX_PACKET_BYTES:
         return [packet]
     packets = []
@@ -84,10 +86,10 @@ def pack_done(
         numbers = outcomes[at : at + 3 * NUMBERS_PER_OUTCOME]
         own_heads = [heads[head] for head in numbers[1::NUMBERS_PER_OUTCOME]]
         numbers[1::NUMBERS_PER_OUTCOME] = range(len(own_heads))
-        packets.append(pack(DONE, batch_id, own_heads, numbers, [], compute_us, arena_used, True))
+        packets.append(pack(DONE, batch_id, own_heads, numbers, [], compute_us, padded, arena_used, True))
     for at in range(0, len(failures), 3):
-        packets.append(pack(DONE, batch_id, [], [], failures[at : at + 3], compute_us, arena_used, True))
-    packets.append(pack(DONE, batch_id, [], [], [], compute_us, arena_used, more))
+        packets.append(pack(DONE, batch_id, [], [], failures[at : at + 3], compute_us, padded, arena_used, True))
+    packets.append(pack(DONE, batch_id, [], [], [], compute_us, padded, arena_used, more))
     return packets
 
 

@@ -13,14 +13,16 @@ from typing import Any
 
 import msgpack
 
-from inferd import errors
-from inferd.errors import ProtocolError, RequestError, make
+from inferd.errors import ProtocolError, RequestError, kind_of, make
 from inferd.wire import frame
 from inferd.wire.tensor import Tensor, aligned, parse_table
 from inferd.wire.values import refuse_ext
 
 EMPTY_HEADER = b"\x80"
 MAX_MODEL_NAME = 64
+MAX_SUPERSEDE_BYTES = 128
+# The classes of urgency, the most urgent first.
+PRIORITIES = INTERACTIVE, STANDARD, BATCH = ("interactive", "standard", "batch")
 # msgpack reserves room for up to 10,000 entries of a list when it is announced: 1,000 nested announcements in 16 KiB
 # cost 80 MB and 50 ms. With this cap, which is above every list of the protocol, they cost 1 MB and 0.6 ms.
 MAX_ENTRIES = 128
@@ -72,6 +74,32 @@ def _field(fields: dict[str, Any], name: str, kind: type | tuple[type, ...], exp
         return None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise make("FIELD_TYPE", field=name, expected=expected)
+    return value
+
+
+def checked_priority(value: object) -> str:
+    """The `priority` of an INFER; STANDARD for None. Raises InvalidArgument."""
+    if value is None:
+        return STANDARD
+    if not isinstance(value, str):
+        raise make("FIELD_TYPE", field="priority", expected="text")
+    if value not in PRIORITIES:
+        raise make("FIELD_VALUE", field="priority", problem=f"must be one of {', '.join(PRIORITIES)}")
+    return value
+
+
+def checked_supersede(value: object) -> str | None:
+    """The `supersede` key of an INFER. Raises InvalidArgument."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise make("FIELD_TYPE", field="supersede", expected="text")
+    try:
+        nbytes = len(value.encode())
+    except UnicodeEncodeError:
+        nbytes = 0  # it holds a surrogate
+    if not 0 < nbytes <= MAX_SUPERSEDE_BYTES:
+        raise make("FIELD_VALUE", field="supersede", problem=f"must be 1 to {MAX_SUPERSEDE_BYTES} bytes of UTF-8")
     return value
 
 
@@ -145,9 +173,11 @@ class Infer:
 
     `tensors` is the checked table, `tensor_end` the offset in the payload behind the last of them, `rows` the number of
     rows every tensor leads with (0: one item, no batch dimension), `deadline_ms` what is left of the caller's time.
+    `priority` is one of PRIORITIES; a newer request with the same `supersede` key takes this one's place in the queue;
+    `timing` asks for the timeline.
     """
 
-    __slots__ = ("deadline_ms", "model", "rows", "tensor_end", "tensors")
+    __slots__ = ("deadline_ms", "model", "priority", "rows", "supersede", "tensor_end", "tensors", "timing")
 
     def __init__(
         self,
@@ -156,12 +186,18 @@ class Infer:
         tensor_end: int = 0,
         rows: int = 0,
         deadline_ms: float | None = None,
+        priority: str = STANDARD,
+        supersede: str | None = None,
+        timing: bool = False,
     ) -> None:
         self.model = model
         self.tensors = tensors
         self.tensor_end = tensor_end
         self.rows = rows
         self.deadline_ms = deadline_ms
+        self.priority = priority
+        self.supersede = supersede
+        self.timing = timing
 
     def pack(self) -> bytes:
         return pack_header(
@@ -170,6 +206,9 @@ class Infer:
                 "inputs": [tensor.row() for tensor in self.tensors] or None,
                 "rows": self.rows or None,
                 "deadline_ms": self.deadline_ms,
+                "priority": None if self.priority == STANDARD else self.priority,
+                "supersede": self.supersede,
+                "timing": self.timing or None,
             }
         )
 
@@ -195,26 +234,50 @@ class Infer:
         deadline_ms = _field(fields, "deadline_ms", (int, float), "a number of milliseconds")
         if deadline_ms is not None and not (math.isfinite(deadline_ms) and deadline_ms >= 0):
             raise make("FIELD_VALUE", field="deadline_ms", problem="must be finite and not negative")
-        return cls(model, table, end, rows, deadline_ms)
+        priority = checked_priority(fields.get("priority"))
+        supersede = checked_supersede(fields.get("supersede"))
+        timing = _field(fields, "timing", bool, "true or false") or False
+        return cls(model, table, end, rows, deadline_ms, priority, supersede, timing)
 
 
 class Result:
-    """A result's header: the table of the output tensors."""
+    """A result's header: the table of the output tensors, and the request's timeline if it asked for that.
 
-    __slots__ = ("tensor_end", "tensors")
+    Equal header bytes without a timeline give the same object, so it is never changed.
+    """
 
-    def __init__(self, tensors: tuple[Tensor, ...] = (), tensor_end: int = 0) -> None:
+    __slots__ = ("tensor_end", "tensors", "timing")
+
+    def __init__(
+        self, tensors: tuple[Tensor, ...] = (), tensor_end: int = 0, timing: dict[str, Any] | None = None
+    ) -> None:
         self.tensors = tensors
         self.tensor_end = tensor_end
+        self.timing = timing
 
     def pack(self) -> bytes:
-        if not self.tensors:
-            return EMPTY_HEADER
-        return pack_header({"outputs": [tensor.row() for tensor in self.tensors]})
+        return pack_header({"outputs": [tensor.row() for tensor in self.tensors] or None, "timing": self.timing})
 
     @classmethod
     def unpack(cls, header: bytes) -> Result:
-        return cls(*parse_table(unpack_header(header).get("outputs"), "outputs"))
+        fields = unpack_header(header)
+        timing = _field(fields, "timing", dict, "a map")
+        return cls(*parse_table(fields.get("outputs"), "outputs"), timing)
+
+
+_TIMING_KEY: bytes = msgpack.packb("timing")
+_MAX_HEADER_BYTES = frame.Limits().header_bytes
+
+
+def with_timing(header: bytes, timing: dict[str, Any]) -> bytes:
+    """A ready-made RESULT header with the timeline added to it; the rest is not decoded.
+
+    `header` is what `Result.pack` makes without a timeline: a map of at most one entry. One that would go over the
+    limit of a header stays as it is.
+    """
+    packed: bytes = msgpack.packb(timing)
+    spliced = bytes((header[0] + 1,)) + header[1:] + _TIMING_KEY + packed
+    return spliced if len(spliced) <= _MAX_HEADER_BYTES else header
 
 
 def payload_misfit(tensor_end: int, has_values: int, payload_bytes: int) -> RequestError:
@@ -253,8 +316,7 @@ class Error:
 
     def exception(self, request_id: int) -> RequestError:
         """The exception for it. A code this side does not know becomes a plain RequestError."""
-        kind = errors.BY_CODE.get(self.code, RequestError)
-        return kind(
+        return kind_of(self.code, self.reason)(
             self.message,
             reason=self.reason,
             retryable=self.retryable,
@@ -323,6 +385,11 @@ BARE = Bare()
 Message = Hello | Welcome | Infer | Result | Error | GoAway | Bare
 
 
+def _comes_again(message: Message) -> bool:
+    """Whether equal header bytes are likely to come again; no two timelines are the same."""
+    return not isinstance(message, Result) or message.timing is None
+
+
 class Remembered:
     """A decoder that remembers what it decoded: a caller's headers are the same bytes over and over.
 
@@ -340,7 +407,7 @@ class Remembered:
         message = self._known.get(header)
         if message is None:
             message = self._decode(header)
-            if len(header) <= self._header_bytes:
+            if len(header) <= self._header_bytes and _comes_again(message):
                 if len(self._known) >= self._entries:
                     self._known.clear()
                 self._known[header] = message

@@ -81,6 +81,10 @@ class Background:
         except BaseException as error:
             self._error = error
 
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
     def result(self) -> Any:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the call did not end"

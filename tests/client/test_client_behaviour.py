@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from inferd.errors import (
     NotFound,
     ProtocolError,
     ResourceExhausted,
+    Superseded,
     Unavailable,
     Unimplemented,
     make,
@@ -120,7 +122,7 @@ def test_an_error_for_the_connection(client: Any, server: FakeServer, held: Held
 
 
 def test_a_timeout_cancels(client: Any, server: FakeServer, held: Held) -> None:
-    with pytest.raises(DeadlineExceeded, match="no answer within 50 ms") as caught:
+    with pytest.raises(DeadlineExceeded, match="no answer within 50 ms; the request was on its way") as caught:
         client.infer("held", {}, timeout_ms=50)
     assert isinstance(caught.value, TimeoutError) and caught.value.reason == "TIMEOUT"
     server.wait_for(lambda s: s.cancelled == [caught.value.request_id])
@@ -158,14 +160,14 @@ def test_a_server_that_never_reads(kind: str) -> None:
             assert requests == ["echo", "CANCEL", "next"]
 
 
-def greeted(listener: socket.socket) -> tuple[socket.socket, Peer]:
+def greeted(listener: socket.socket, credits: int = 8) -> tuple[socket.socket, Peer]:
     """A connection on which WELCOME was said and nothing is read any more."""
     sock, _ = listener.accept()
     peer = Peer(SERVER)
     while peer.next_frame() is None:
         peer.buffer_updated(sock.recv_into(peer.get_buffer()))
     payload = pack_values({"models": []})
-    sock.sendall(peer.send(f.WELCOME, Welcome("test", {}), 0, len(payload), f.HAS_VALUES, 8) + payload)
+    sock.sendall(peer.send(f.WELCOME, Welcome("test", {}), 0, len(payload), f.HAS_VALUES, credits) + payload)
     return sock, peer
 
 
@@ -247,7 +249,7 @@ def test_waiting_for_credit(another: Pair, held: Held) -> None:
     server, client = another(credits=1)
     first = start(client, "held", {"n": 1})
     server.wait_for(lambda s: len(s.requests) == 1)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded, match="waiting to be sent"):
         client.infer("echo", {}, timeout_ms=30)
     assert client.ping() > 0  # what is no request needs no credit
     waiting = start(client, "echo", {"n": 2})
@@ -287,6 +289,121 @@ def test_a_server_that_writes_before_it_reads_on(kind: str) -> None:
             result = client.infer("echo", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=20_000)
             assert len(result["blob"]) == 16 * MIB
         serving.result()
+
+
+# ---- latest wins, classes, the timeline
+
+
+def test_the_latest_call_wins_before_it_is_sent(another: Pair, held: Held) -> None:
+    """Callers that wait for credit are told at once that a newer call has their key, and only the last is sent."""
+    server, client = another(credits=1)
+    first = start(client, "held", {"n": 0})
+    server.wait_for(lambda s: len(s.requests) == 1)
+    waiting = [start(client, "echo", {"n": 1}, supersede="k")]
+    for n in range(2, 12):
+        waiting.append(start(client, "echo", {"n": n}, supersede="k"))
+        # Which of the two came first is for the threads to settle: one of them is out, while nothing is answered.
+        out = settled(waiting)
+        with pytest.raises(Superseded, match="a newer request with the same supersede key"):
+            out.result()
+        waiting.remove(out)
+    held.release.set()
+    assert first.result() == {"n": 0}
+    assert waiting[0].result()["n"] in range(1, 12)
+    assert len(server.requests) == 2 and server.requests[1].supersede == "k" and server.cancelled == []
+
+
+def test_the_latest_call_wins_when_nothing_comes(kind: str) -> None:
+    """Also where the caller that waits for credit is the one that reads for all, and there is nothing to read."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address) as client:
+            connecting = Background(client.models)
+            sock, _ = greeted(listener, credits=1)
+            connecting.result()
+            with sock:
+                with pytest.raises(DeadlineExceeded):
+                    client.infer("echo", {}, timeout_ms=20)  # it keeps the credit: the server never answers
+                older = start(client, "echo", {"n": 1}, supersede="k")
+                sleep(0.05)
+                newer = start(client, "echo", {"n": 2}, supersede="k", timeout_ms=500)
+                with pytest.raises(Superseded):
+                    older.result()
+                assert not newer.ended
+                with pytest.raises(DeadlineExceeded, match="waiting to be sent"):
+                    newer.result()
+
+
+def settled(calls: list[Background]) -> Background:
+    """The first of `calls` that ends."""
+    until = monotonic() + 10
+    while monotonic() < until:
+        for call in calls:
+            if call.ended:
+                return call
+        sleep(0.001)
+    raise AssertionError("no call ended")
+
+
+def test_the_server_supersedes(client: Any, server: FakeServer) -> None:
+    with pytest.raises(Superseded) as caught:
+        client.infer("refuse", {"reason": "SUPERSEDED", "fields": {}}, supersede="k")
+    assert isinstance(caught.value, Cancelled) and not caught.value.retryable
+
+
+def test_when_to_try_again(client: Any) -> None:
+    fields = {"retry_after_ms": 12.5, "wait": 80}
+    with pytest.raises(ResourceExhausted, match="about 80 ms of work are ahead") as caught:
+        client.infer("refuse", {"reason": "OVERLOADED", "fields": fields})
+    assert caught.value.retry_after_ms == 12.5 and caught.value.retryable
+
+
+def test_the_timeline(client: Any, server: FakeServer) -> None:
+    result = client.infer("echo", {"timing": "mine"}, timing=True)
+    assert result == {"timing": "mine"}
+    assert result.timing.keys() == {
+        "queued_ms", "compute_ms", "total_ms", "batch_id", "batch_rows", "padded", "released",
+    }  # fmt: skip
+    rows = client.infer_batch("double", {"x": np.ones((3, 2))}, timing=True)
+    assert rows.timing["batch_rows"] == 3 and rows["y"].shape == (3, 2)
+    assert client.infer("echo", {}).timing is None
+    assert [request.timing for request in server.requests] == [True, True, False]
+
+
+def test_classes(client: Any, server: FakeServer) -> None:
+    """A call's own class, else the client's; clients made with options share the connection."""
+    background = client.with_options(priority="batch")
+    hasty = background.with_options(timeout_ms=1000)
+    client.infer("echo", {})
+    background.infer("echo", {})
+    background.infer_batch("echo", {"x": [1]}, priority="interactive", supersede="k")
+    hasty.infer("echo", {})
+    seen = [(request.priority, request.supersede) for request in server.requests]
+    assert seen == [("standard", None), ("batch", None), ("interactive", "k"), ("batch", None)]
+    assert server.requests[-1].deadline_ms <= 1000  # type: ignore[operator]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"priority": "urgent"}, "'priority' must be one of interactive, standard, batch"),
+        ({"priority": 1}, "'priority' must be text"),
+        ({"priority": ["batch"]}, "'priority' must be text"),
+        ({"supersede": ""}, "'supersede' must be 1 to 128 bytes"),
+        ({"supersede": "k" * 129}, "'supersede' must be 1 to 128 bytes"),
+        ({"supersede": "\ud800"}, "'supersede' must be 1 to 128 bytes"),
+        ({"supersede": 7}, "'supersede' must be text"),
+    ],
+)
+def test_options_that_cannot_be_sent(client: Any, server: FakeServer, options: Any, words: str) -> None:
+    for method in (client.infer, client.infer_batch):
+        with pytest.raises(InvalidArgument, match=words):
+            method("echo", {"x": [1]}, **options)
+    if "priority" in options:
+        with pytest.raises(InvalidArgument, match=words):
+            client.with_options(**options)
+    assert server.requests == []
 
 
 # ---- the connection

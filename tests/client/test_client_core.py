@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from inferd.errors import (
     NotFound,
     ProtocolError,
     ResourceExhausted,
+    Superseded,
     Unavailable,
     make,
 )
@@ -27,6 +29,10 @@ from inferd.wire.tensor import aligned, layout
 from inferd.wire.values import pack_values, unpack_values
 
 MODELS = [{"name": "echo", "inputs": None, "outputs": None, "max_batch_size": 8}]
+
+
+def make_call(inputs: Any = None, deadline: float = 101.0, **options: Any) -> Call:
+    return Call(f.INFER, deadline, 1000, encode("echo", inputs or {"text": "x"}, **options))
 
 
 class Link:
@@ -77,8 +83,8 @@ class Link:
     def result(self, request_id: int, **values: Any) -> None:
         self.say(f.RESULT, Result(), request_id, values)
 
-    def call(self, inputs: Any = None, deadline: float = 101.0, now: float = 100.0) -> Call:
-        call = Call(f.INFER, deadline, 1000, encode("echo", inputs or {"text": "x"}))
+    def call(self, inputs: Any = None, deadline: float = 101.0, now: float = 100.0, **options: Any) -> Call:
+        call = make_call(inputs, deadline, **options)
         self.conversation.open(call)
         if call.state == GRANTED:
             self.start(call, now)
@@ -171,6 +177,188 @@ def test_a_smaller_window_counts_at_once() -> None:
     assert waiting.state == WAITING
     link.result(calls[2].id)
     assert waiting.state == GRANTED
+
+
+def test_a_smaller_window_takes_back_what_was_not_sent() -> None:
+    """Calls let through that could not be written yet wait again, in their order, before those behind them."""
+    link = Link(credits=4)
+    sent, calls = link.call(), [make_call() for _ in range(3)]
+    for call in calls:
+        link.conversation.open(call)
+    behind = make_call()
+    link.conversation.open(behind)
+    assert [call.state for call in (*calls, behind)] == [GRANTED] * 3 + [WAITING]
+    link.credits = 2
+    link.say(f.CREDIT)
+    for call in calls:
+        link.start(call)
+    assert [call.state for call in (*calls, behind)] == [WAITING, WAITING, SENT, WAITING]
+    assert link.woken() == []
+    link.result(sent.id)
+    assert link.woken() == [sent, calls[0]]
+    link.start(calls[0])
+    link.credits = 9
+    link.result(calls[2].id)
+    assert link.woken() == [calls[2], calls[1], behind]
+    assert len(link.frames) == 3
+
+
+def test_a_window_that_shrinks_and_grows_loses_nobody() -> None:
+    """A window of random size: no call goes out over it, and every one is answered in the end."""
+    random = Random(3)
+    link = Link(credits=3)
+    calls = [make_call() for _ in range(300)]
+    for call in calls:
+        link.conversation.open(call)
+    unanswered: list[int] = []
+    while any(call.state != DONE for call in calls):
+        for call in calls:
+            if call.state == GRANTED and random.random() < 0.7:
+                link.start(call)
+                if call.state == SENT:
+                    unanswered.append(call.id)
+                    assert len(unanswered) <= link.credits
+        link.credits = random.randint(1, 6)
+        if unanswered and random.random() < 0.8:
+            link.result(unanswered.pop(random.randrange(len(unanswered))))
+        else:
+            link.say(f.CREDIT)
+    assert link.conversation.idle and link.conversation._unanswered == 0
+
+
+# ---- latest wins
+
+
+def test_the_latest_takes_the_place_of_one_that_waits() -> None:
+    """The older call ends at once without having been sent; the newer one is where it was in the queue."""
+    link = Link(credits=1)
+    first, older, other = link.call(), link.call(supersede="k"), link.call()
+    newer = link.call({"text": "new"}, supersede="k")
+    assert link.woken() == [older]
+    with pytest.raises(Superseded) as caught:
+        older.answer()
+    assert isinstance(caught.value, Cancelled) and caught.value.reason == "SUPERSEDED" and not caught.value.request_id
+    link.result(first.id)
+    assert link.woken() == [first, newer]
+    link.start(newer)
+    link.result(newer.id)
+    assert link.woken() == [newer, other]
+    assert len(link.frames) == 2 and not link.conversation.outbox and not link.conversation._newest
+
+
+def test_the_latest_takes_the_credit_of_one_that_is_not_written() -> None:
+    link = Link(credits=1)
+    older, newer = make_call(supersede="k"), make_call(supersede="k")
+    link.conversation.open(older)
+    link.conversation.open(newer)
+    assert (older.state, newer.state) == (DONE, GRANTED) and isinstance(older.error, Superseded)
+    assert link.conversation.start(older, 100.0) == [] and older.state == DONE
+    link.conversation.abandon(older)
+    link.start(newer)
+    assert link.call().state == WAITING
+    assert [frame.message.supersede for frame in link.frames] == ["k"]  # type: ignore[union-attr]
+
+
+def test_one_that_was_sent_is_the_servers_to_replace() -> None:
+    link = Link()
+    older, newer = link.call(supersede="k"), link.call(supersede="k")
+    assert (older.state, newer.state) == (SENT, SENT)
+    link.say(f.ERROR, Error.of(make("SUPERSEDED")), older.id)
+    with pytest.raises(Superseded) as caught:
+        older.answer()
+    assert caught.value.request_id == older.id
+    link.result(newer.id, text="new")
+    assert newer.answer() == {"text": "new"}
+    assert not link.conversation._newest
+
+
+def test_other_keys_and_no_key_are_left_alone() -> None:
+    link = Link(credits=1)
+    calls = [link.call(supersede=key) for key in (None, "a", "b", None, "c")]
+    link.call(supersede="b")
+    assert [call.state for call in calls] == [SENT, WAITING, DONE, WAITING, WAITING]
+
+
+def test_a_key_is_forgotten_with_its_call() -> None:
+    link = Link(credits=1)
+    sent, waiting, granted = link.call(supersede="a"), link.call(supersede="b"), make_call(supersede="c")
+    link.conversation.abandon(waiting)
+    link.conversation.abandon(sent)
+    link.result(sent.id)
+    link.conversation.open(granted)
+    assert granted.state == GRANTED
+    link.conversation.abandon(granted)
+    assert not link.conversation._newest
+    link.call(supersede="a")
+    link.call(supersede="b")
+    link.conversation.lost()
+    assert not link.conversation._newest
+
+
+def test_a_call_from_a_connection_that_ended_is_not_the_latest() -> None:
+    """It was made before the one that holds the key here, so it is the one to go; a newer one is served."""
+    old, new = Link(credits=1), Link(credits=1)
+    old.call()
+    moved = old.call(supersede="k")
+    old.conversation.lost()
+    assert moved.state == MOVED
+    newest = new.call(supersede="k")
+    new.conversation.open(moved)
+    assert moved.state == DONE and isinstance(moved.error, Superseded) and new.woken() == [moved]
+    assert newest.state == SENT and len(new.frames) == 1
+
+
+def test_typing_against_a_window_of_one() -> None:
+    """One caller types, another floods: every keystroke has one outcome, and the last is answered."""
+    link = Link(credits=1)
+    running = link.call()
+    keystrokes = []
+    for n in range(50):
+        keystrokes.append(link.call({"n": n}, supersede="field"))
+        if n % 10 == 9:
+            link.result(running.id)
+            running = next(call for call in link.woken() if call.state == GRANTED)
+            link.start(running)
+    link.result(running.id, n=49)
+    assert all(call.state == DONE for call in keystrokes)
+    answered = [n for n, call in enumerate(keystrokes) if call.error is None]
+    assert answered == [9, 19, 29, 39, 49] and keystrokes[-1].answer() == {"n": 49}
+
+
+# ---- options
+
+
+def test_options_go_out_with_the_request() -> None:
+    link = Link()
+    link.call(priority="batch", supersede="k", timing=True)
+    link.call(priority="batch", supersede="other", timing=True)
+    link.call(priority="batch", supersede="k", timing=True)
+    link.call()
+    sent = [frame.message for frame in link.frames if isinstance(frame.message, Infer)]
+    assert [(m.priority, m.supersede, m.timing) for m in sent] == [
+        ("batch", "k", True),
+        ("batch", "other", True),
+        ("batch", "k", True),
+        ("standard", None, False),
+    ]
+    assert sent[0] is sent[2]
+
+
+def test_the_timeline_is_beside_the_outputs() -> None:
+    link = Link()
+    timed, plain = link.call(timing=True), link.call()
+    link.say(f.RESULT, Result(timing={"queued_ms": 1.5}), timed.id, {"timing": "an output"})
+    link.result(plain.id)
+    assert timed.answer() == {"timing": "an output"} and timed.answer().timing == {"queued_ms": 1.5}
+    assert plain.answer().timing is None
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_timeout_says_how_far_it_came(sent: bool) -> None:
+    link = Link(credits=1)
+    calls = [link.call(), link.call()]
+    stage = "on its way" if sent else "waiting to be sent"
+    assert calls[not sent].time_up().message == f"no answer within 1000 ms; the request was {stage}"
 
 
 def test_a_ping_needs_no_credit() -> None:

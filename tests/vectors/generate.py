@@ -232,8 +232,92 @@ def conversation() -> None:
         TO_SERVER,
         "INFER",
         7,
-        {"model": "double", "inputs": [["x", "FP32", [1], 0]], "priority": 3, "trace": {"id": "00-ab"}, "timing": True},
+        {"model": "double", "inputs": [["x", "FP32", [1], 0]], "trace": {"id": "00-ab"}, "call_id": "c1", "later": 3},
         fp32(1),
+    )
+    frame(
+        "infer_options",
+        TO_SERVER,
+        "INFER",
+        8,
+        {"model": "ner", "deadline_ms": 100, "priority": "interactive", "supersede": "field-1", "timing": True},
+        values={"text": "Ada L"},
+    )
+    frame(
+        "infer_options_again",
+        TO_SERVER,
+        "INFER",
+        10,
+        {"model": "ner", "deadline_ms": 100, "priority": "interactive", "supersede": "field-1", "timing": True},
+        values={"text": "Ada Lo"},
+    )
+    frame(
+        "error_superseded",
+        TO_CLIENT,
+        "ERROR",
+        8,
+        {
+            "code": "CANCELLED",
+            "reason": "SUPERSEDED",
+            "message": "a newer request with the same supersede key took its place",
+            "retryable": False,
+        },
+        credits=64,
+    )
+    frame(
+        "result_timing",
+        TO_CLIENT,
+        "RESULT",
+        10,
+        {
+            "timing": {
+                "queued_ms": 3.5,
+                "compute_ms": 8.25,
+                "total_ms": 12.0,
+                "batch_id": 4711,
+                "batch_rows": 6,
+                "padded": 0.25,
+                "released": "freed",
+            }
+        },
+        values={"entities": []},
+        credits=64,
+    )
+    frame(
+        "result_tensor_and_timing",
+        TO_CLIENT,
+        "RESULT",
+        1,
+        {
+            "outputs": [["y", "FP32", [3], 0]],
+            "timing": {
+                "queued_ms": 0.0,
+                "compute_ms": 1.5,
+                "total_ms": 2.0,
+                "batch_id": 1,
+                "batch_rows": 1,
+                "padded": 0.0,
+                "released": "idle",
+            },
+        },
+        fp32(2.0, 5.0, -6.0),
+        credits=64,
+    )
+    frame("infer_batch_class", TO_SERVER, "INFER", 11, {"model": "ner", "priority": "batch"}, values={"text": "Ada"})
+    frame(
+        "error_overloaded",
+        TO_CLIENT,
+        "ERROR",
+        11,
+        {
+            "code": "RESOURCE_EXHAUSTED",
+            "reason": "OVERLOADED",
+            "message": "the answer could not be ready within the deadline: about 180 ms of work are ahead; "
+            "try again after retry_after_ms",
+            "retryable": True,
+            "retry_after_ms": 95.5,
+        },
+        credits=16,
     )
     frame(
         "error_retryable",
@@ -357,6 +441,15 @@ def refusals() -> None:
     for name, value in (("nan", math.nan), ("infinite", math.inf), ("negative", -1)):
         data = pack(3, {"model": "m", "deadline_ms": value}, b"", 1)
         answered(f"deadline_{name}", data, "FIELD_VALUE", f"deadline_ms is {value}")
+    for name, field, value, reason, why in (
+        ("priority_unknown", "priority", "urgent", "FIELD_VALUE", "no such priority"),
+        ("priority_number", "priority", 0, "FIELD_TYPE", "priority is no text"),
+        ("supersede_empty", "supersede", "", "FIELD_VALUE", "an empty key"),
+        ("supersede_129_bytes", "supersede", "é" * 64 + "x", "FIELD_VALUE", "65 characters, but 129 bytes"),
+        ("supersede_binary", "supersede", b"key", "FIELD_TYPE", "the key is no text"),
+        ("timing_number", "timing", 1, "FIELD_TYPE", "timing is no boolean"),
+    ):
+        answered(name, pack(3, {"model": "m", field: value}, b"", 1), reason, why)
     two = padded(fp32(1)) + fp32(2)
     for name, rows, payload, why in (
         ("overlap", [["a", "FP32", [17], 0], ["b", "FP32", [1], 64]], two, "b begins inside a"),

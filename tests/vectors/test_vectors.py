@@ -44,9 +44,11 @@ def message_of(kind: str, header: dict[str, Any]) -> m.Message:
         return m.Welcome(header["server"], header["limits"], header["version"])
     if kind == "INFER":
         table, end = layout([(name, dtype, tuple(shape)) for name, dtype, shape, _ in header.get("inputs", [])])
-        return m.Infer(header["model"], table, end, header.get("rows", 0), header.get("deadline_ms"))
+        options = {name: header[name] for name in ("priority", "supersede", "timing") if name in header}
+        return m.Infer(header["model"], table, end, header.get("rows", 0), header.get("deadline_ms"), **options)
     if kind == "RESULT":
-        return m.Result(*layout([(name, dtype, tuple(shape)) for name, dtype, shape, _ in header.get("outputs", [])]))
+        table, end = layout([(name, dtype, tuple(shape)) for name, dtype, shape, _ in header.get("outputs", [])])
+        return m.Result(table, end, header.get("timing"))
     if kind == "ERROR":
         return m.Error(**header)
     return m.GoAway(header["reason"]) if kind == "GOAWAY" else m.BARE
@@ -111,6 +113,7 @@ def test_decoding(vector: dict[str, Any], piece: int, tail: int) -> None:
         start = aligned(got.message.tensor_end) if isinstance(got.message, (m.Infer, m.Result)) else 0
         assert unpack_values(got.payload[start:]) == meaning["values"]
     if kind in ("INFER", "RESULT"):
+        assert got.message.timing == meaning["header"].get("timing", False if kind == "INFER" else None)  # type: ignore[union-attr]
         rows = meaning["header"].get("inputs") or meaning["header"].get("outputs") or []
         assert [tensor.row() for tensor in got.message.tensors] == rows  # type: ignore[union-attr]
     (ping,) = end.feed(behind[tail:], piece)
@@ -163,6 +166,8 @@ def test_the_document_names_everything() -> None:
         assert re.search(rf"\| +{number} \| `{name}`", PROTOCOL), name
     for kind in VALUE_KINDS:
         assert f"`{kind}`" in PROTOCOL
+    for priority in m.PRIORITIES:
+        assert f'"{priority}"' in PROTOCOL
     limits = f.Limits()
     for number in (limits.header_bytes, limits.payload_bytes, limits.hello_bytes, m.MAX_ENTRIES, m.MAX_MODEL_NAME):
         assert f"{number:,}" in PROTOCOL, number

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferd.errors import BY_CODE, CATALOGUE, InvalidArgument, ProtocolError, RequestError, make
+from inferd.errors import (
+    BY_CODE,
+    CATALOGUE,
+    Cancelled,
+    InvalidArgument,
+    ProtocolError,
+    RequestError,
+    Superseded,
+    Unavailable,
+    make,
+)
 from inferd.wire import frame as f
 from inferd.wire import messages as m
 from inferd.wire.peer import CLIENT, GREETING, OPEN, SERVER, START, Frame
@@ -67,7 +77,7 @@ def test_no_header_is_an_empty_map() -> None:
         assert isinstance(got.message, m.Result) and got.message.tensors == ()
 
 
-LATER = {"later": [1, {"deep": None}], "priority": 3, "supersede": "k", "timing": True, "trace": {}, "call_id": b"id"}
+LATER = {"later": [1, {"deep": None}], "token": 3, "trace": {}, "call_id": b"id"}
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -121,7 +131,21 @@ WRONG: list[tuple[str, str, int, str, Any, str]] = [
     (SERVER, OPEN, f.INFER, "deadline_ms", math.inf, "FIELD_VALUE"),
     (SERVER, OPEN, f.INFER, "deadline_ms", -math.inf, "FIELD_VALUE"),
     (SERVER, OPEN, f.INFER, "deadline_ms", -0.5, "FIELD_VALUE"),
+    (SERVER, OPEN, f.INFER, "priority", 1, "FIELD_TYPE"),
+    (SERVER, OPEN, f.INFER, "priority", False, "FIELD_TYPE"),
+    (SERVER, OPEN, f.INFER, "priority", b"batch", "FIELD_TYPE"),
+    (SERVER, OPEN, f.INFER, "priority", "", "FIELD_VALUE"),
+    (SERVER, OPEN, f.INFER, "priority", "Batch", "FIELD_VALUE"),
+    (SERVER, OPEN, f.INFER, "supersede", 7, "FIELD_TYPE"),
+    (SERVER, OPEN, f.INFER, "supersede", b"key", "FIELD_TYPE"),
+    (SERVER, OPEN, f.INFER, "supersede", "", "FIELD_VALUE"),
+    (SERVER, OPEN, f.INFER, "supersede", "k" * 129, "FIELD_VALUE"),
+    (SERVER, OPEN, f.INFER, "supersede", "é" * 65, "FIELD_VALUE"),
+    (SERVER, OPEN, f.INFER, "timing", 1, "FIELD_TYPE"),
+    (SERVER, OPEN, f.INFER, "timing", "yes", "FIELD_TYPE"),
     (CLIENT, OPEN, f.RESULT, "outputs", {}, "FIELD_TYPE"),
+    (CLIENT, OPEN, f.RESULT, "timing", [1.0], "FIELD_TYPE"),
+    (CLIENT, OPEN, f.RESULT, "timing", True, "FIELD_TYPE"),
     (CLIENT, OPEN, f.ERROR, "code", 3, "FIELD_TYPE"),
     (CLIENT, OPEN, f.ERROR, "reason", [], "FIELD_TYPE"),
     (CLIENT, OPEN, f.ERROR, "message", b"x", "FIELD_TYPE"),
@@ -170,9 +194,63 @@ def test_welcome_without_version_ends_the_connection() -> None:
 
 def test_nil_is_absent() -> None:
     """A field that is nil is as one that is not there."""
-    fields = {"model": "m", "inputs": None, "rows": None, "deadline_ms": None}
-    message = m.Infer.unpack(msgpack.packb(fields))
+    absent = ("inputs", "rows", "deadline_ms", "priority", "supersede", "timing")
+    message = m.Infer.unpack(msgpack.packb({"model": "m", **dict.fromkeys(absent)}))
     assert (message.tensors, message.rows, message.deadline_ms) == ((), 0, None)
+    assert (message.priority, message.supersede, message.timing) == (m.STANDARD, None, False)
+    assert m.Result.unpack(msgpack.packb({"outputs": None, "timing": None})).timing is None
+
+
+@given(st.sampled_from(m.PRIORITIES), st.none() | st.text(min_size=1, max_size=32), st.booleans())
+def test_options_survive(priority: str, supersede: str | None, timing: bool) -> None:
+    """Class, key and the wish for a timeline arrive as they were sent; what is the default is left out."""
+    header = m.Infer("m", priority=priority, supersede=supersede, timing=timing).pack()
+    back = m.Infer.unpack(header)
+    assert (back.priority, back.supersede, back.timing) == (priority, supersede, timing)
+    options = {"priority": priority != m.STANDARD, "supersede": supersede is not None, "timing": timing}
+    assert msgpack.unpackb(header).keys() == {"model", *(name for name, sent in options.items() if sent)}
+
+
+def test_the_longest_key() -> None:
+    """128 bytes, however many characters that is; text that is no UTF-8 is refused before it is sent."""
+    for key in ("k" * 128, "é" * 64, "😀" * 32):
+        assert m.Infer.unpack(m.Infer("m", supersede=key).pack()).supersede == key
+    with pytest.raises(InvalidArgument, match="'supersede' must be 1 to 128 bytes"):
+        m.checked_supersede("\ud800")
+
+
+TIMING = {"queued_ms": 1.5, "compute_ms": 2.0, "total_ms": 4.25, "batch_id": 2**40, "batch_rows": 3, "padded": 0.0}
+
+
+@pytest.mark.parametrize("outputs", [0, 1, 64])
+def test_the_timeline_is_spliced_in(outputs: int) -> None:
+    """A ready-made header gets its timeline without being decoded, and means both afterwards."""
+    table, end = layout([(f"y{n}", "FP32", (3, n)) for n in range(outputs)])
+    header = m.with_timing(m.Result(table, end).pack(), TIMING)
+    assert header == m.Result(table, end, TIMING).pack()
+    (got,) = end_in(CLIENT, OPEN).feed(raw(f.RESULT, header, bytes(end)), 7)
+    assert isinstance(got.message, m.Result) and got.error is None
+    assert (got.message.tensors, got.message.tensor_end, got.message.timing) == (table, end, TIMING)
+
+
+def test_no_timeline_where_there_is_no_room() -> None:
+    """A header just under its limit is sent as it is: the client would have to close over a longer one."""
+    table, end = layout([(f"{n:0128}", "FP32", (1,) * 10 + (2**32,) * 5 + (0,)) for n in range(64)])
+    header = m.Result(table, end).pack()
+    most = header + bytes(f.Limits().header_bytes - len(header) - 100)
+    assert len(header) < len(most) and m.with_timing(most, TIMING) is most
+    assert len(m.with_timing(header, TIMING)) > len(header)
+
+
+def test_results_with_a_timeline_are_not_remembered() -> None:
+    """No two timelines are the same: they would push out the headers that do come again."""
+    plain = m.Result(*layout([("y", "FP32", (1,))])).pack()
+    remembered = m.Remembered(m.Result.unpack, entries=4)
+    first = remembered(plain)
+    for n in range(100):
+        timed = remembered(m.with_timing(plain, {"batch_id": n}))
+        assert isinstance(timed, m.Result) and timed.timing == {"batch_id": n}
+    assert remembered(plain) is first and len(remembered._known) == 1
 
 
 @given(
@@ -206,7 +284,7 @@ def test_errors_cross_the_wire(reason: str) -> None:
     cls, text = CATALOGUE[reason]
     error = cls(text.format_map(Anything()), reason=reason, retry_after_ms=3.5)
     back = m.Error.unpack(m.Error.of(error).pack()).exception(9)
-    assert type(back) is cls and BY_CODE[back.code] is cls
+    assert type(back) is cls and issubclass(cls, BY_CODE[back.code])
     assert (back.reason, back.message, back.retryable, back.retry_after_ms, back.request_id) == (
         reason, error.message, error.retryable, 3.5, 9,
     )  # fmt: skip
@@ -216,6 +294,22 @@ def test_codes_of_later_versions() -> None:
     """An error with a code this version does not know is still an error, and says whether to retry."""
     error = m.Error.unpack(m.Error("ABORTED", "NEW", "sentence", True).pack()).exception(1)
     assert type(error) is RequestError and error.retryable and error.message == "sentence"
+
+
+def test_a_reason_does_not_change_the_code() -> None:
+    """The code counts: a known reason under another code is that code's error."""
+    assert type(m.Error("CANCELLED", "SUPERSEDED", "s").exception(1)) is Superseded
+    assert type(m.Error("CANCELLED", "NEW", "s").exception(1)) is Cancelled
+    assert type(m.Error("UNAVAILABLE", "SUPERSEDED", "s").exception(1)) is Unavailable
+
+
+def test_make_says_when_to_try_again() -> None:
+    """The server's estimate goes with the error, and over the wire."""
+    error = make("OVERLOADED", retry_after_ms=95.5, wait=180)
+    assert error.retryable and error.retry_after_ms == 95.5 and "about 180 ms of work" in error.message
+    assert m.Error.unpack(m.Error.of(error).pack()).exception(1).retry_after_ms == 95.5
+    late = make("TIMEOUT", limit=50, stage="queued")
+    assert late.message == "no answer within 50 ms; the request was queued" and late.retry_after_ms is None
 
 
 def test_make_fills_only_the_catalogue() -> None:

@@ -38,10 +38,12 @@ from inferd.errors import (
     ProtocolError,
     RequestError,
     ResourceExhausted,
+    Superseded,
     Unauthenticated,
     Unavailable,
     Unimplemented,
 )
+from inferd_client.call import Result
 from inferd_client.sync import Client
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ __all__ = [
     "ProtocolError",
     "RequestError",
     "ResourceExhausted",
+    "Result",
+    "Superseded",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

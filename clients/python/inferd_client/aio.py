@@ -15,8 +15,8 @@ from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd_client.aio_connection import Connection
 from inferd_client.base import BaseClient, connect_problem, retry_delay_s
-from inferd_client.call import MOVED, Call
-from inferd_client.codec import Request, encode
+from inferd_client.call import MOVED, Call, Result
+from inferd_client.codec import Request
 
 # In a forked child: what belongs to the parent is kept as it is. Freeing a transport may take its socket out of the
 # loop's epoll set, which parent and child share.
@@ -115,21 +115,39 @@ class AsyncClient(BaseClient):
         super().__init__(url, timeout_ms, connect_timeout_ms)
         self._link = Link(self._address, connect_timeout_ms)
 
-    async def infer(self, model: str, inputs: Mapping[str, Any], *, timeout_ms: float | None = None) -> dict[str, Any]:
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        timeout_ms: float | None = None,
+        priority: str | None = None,
+        supersede: str | None = None,
+        timing: bool = False,
+    ) -> Result:
         """Runs `model` on one item and returns its outputs by name; what `Client.infer` says holds here.
 
         Cancelling the task cancels the request at the server.
         """
-        return await self._call(f.INFER, timeout_ms, encode(model, inputs))
+        request = self._request(model, inputs, False, priority, supersede, timing)
+        return await self._call(f.INFER, timeout_ms, request)
 
     async def infer_batch(
-        self, model: str, inputs: Mapping[str, Any], *, timeout_ms: float | None = None
-    ) -> dict[str, Any]:
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        timeout_ms: float | None = None,
+        priority: str | None = None,
+        supersede: str | None = None,
+        timing: bool = False,
+    ) -> Result:
         """Runs `model` on n items at once: every tensor has shape [n, ...], every value is a list of n values.
 
         Outputs have the same form. Raises what `infer` raises, and InvalidArgument if the inputs disagree about n.
         """
-        return await self._call(f.INFER, timeout_ms, encode(model, inputs, batch=True))
+        request = self._request(model, inputs, True, priority, supersede, timing)
+        return await self._call(f.INFER, timeout_ms, request)
 
     async def models(self) -> list[dict[str, Any]]:
         """The models served, as the server described them when it was connected to.
@@ -188,7 +206,7 @@ class AsyncClient(BaseClient):
         budget_ms = self._budget_ms(timeout_ms)
         return Call(kind, monotonic() + budget_ms / 1000, budget_ms, request)
 
-    async def _call(self, kind: int, timeout_ms: float | None, request: Request | None = None) -> dict[str, Any]:
+    async def _call(self, kind: int, timeout_ms: float | None, request: Request | None = None) -> Result:
         call = self._new_call(kind, timeout_ms, request)
         moves = 0
         while True:

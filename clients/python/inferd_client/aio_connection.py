@@ -89,6 +89,8 @@ class Connection(asyncio.BufferedProtocol):
         timer = self._loop.call_later(call.deadline - monotonic(), _time_up, call)
         try:
             conversation.open(call)
+            if conversation.changed:
+                self._settle()
             while True:
                 if call.state == GRANTED and not self._paused:
                     now = monotonic()

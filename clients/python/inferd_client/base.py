@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import os
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from inferd.errors import make
 from inferd.wire.address import DEFAULT_PORT, Address
+from inferd.wire.messages import STANDARD, checked_priority
+from inferd_client.codec import Request, encode
 
 DEFAULT_URL = f"inferd://127.0.0.1:{DEFAULT_PORT}"
 
@@ -21,18 +24,33 @@ class BaseClient:
         self._address = Address.parse(url or os.environ.get("INFERD_URL") or DEFAULT_URL)
         self._timeout_ms = checked_timeout("timeout_ms", timeout_ms)
         self._connect_timeout_ms = checked_timeout("connect_timeout_ms", connect_timeout_ms)
+        self._priority = STANDARD
 
-    def with_options(self, *, timeout_ms: float) -> Self:
-        """A client with another default timeout in milliseconds that shares this one's connection.
-
-        Closing either closes the connection for both.
+    def with_options(self, *, timeout_ms: float | None = None, priority: str | None = None) -> Self:
+        """A client with another default timeout in milliseconds or another default priority: "interactive", "standard"
+        or "batch". It shares this one's connection, and closing either closes the connection for both.
         """
         other = copy.copy(self)
-        other._timeout_ms = checked_timeout("timeout_ms", timeout_ms)
+        if timeout_ms is not None:
+            other._timeout_ms = checked_timeout("timeout_ms", timeout_ms)
+        if priority is not None:
+            other._priority = checked_priority(priority)
         return other
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._address)!r})"
+
+    def _request(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        batch: bool,
+        priority: str | None,
+        supersede: str | None,
+        timing: bool,
+    ) -> Request:
+        priority = self._priority if priority is None else checked_priority(priority)
+        return encode(model, inputs, batch, priority, supersede, timing)
 
     def _budget_ms(self, timeout_ms: float | None) -> float:
         return self._timeout_ms if timeout_ms is None else checked_timeout("timeout_ms", timeout_ms)

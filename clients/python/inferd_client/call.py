@@ -1,16 +1,18 @@
 """One thing a caller waits for: an inference, a status, a ping, or the greeting.
 
-WAITING ──credit──▶ GRANTED ──start()──▶ SENT ──answer, or the connection is lost──▶ DONE
-   └──────── GOAWAY, or the connection is lost ──────▶ MOVED   (it was never sent: another connection takes it)
+WAITING ◀─credit─▶ GRANTED ──start()──▶ SENT ──answer, or the connection is lost──▶ DONE
+   ├─────────┴─ GOAWAY, or the connection is lost ──▶ MOVED   (it was never sent: another connection takes it)
+   └─────────┴─ a newer call with the same key ─────▶ DONE    (it was never sent: SUPERSEDED)
 """
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from inferd.errors import InferdError, RequestError, make
 from inferd.wire import frame as f
-from inferd.wire.messages import Result
+from inferd.wire import messages
 from inferd.wire.peer import Frame
 from inferd_client.codec import Request, decode
 
@@ -20,10 +22,20 @@ WAITING, GRANTED, SENT, DONE, MOVED = range(5)
 ANSWERS = {f.HELLO: f.WELCOME, f.INFER: f.RESULT, f.STATUS: f.STATUS, f.PING: f.PONG}
 
 
+_numbers = count(1)
+
+
+class Result(dict[str, Any]):
+    """The outputs by name. `timing` is the timeline if it was asked for, otherwise None."""
+
+    timing: dict[str, Any] | None = None
+
+
 class Call:
     """One thing a caller waits for until `deadline`, in seconds of the monotonic clock.
 
-    `waiter`, `promoted` and `expired` belong to the shells: how they wake the caller.
+    `number` grows with every call of the process: it says which of two calls with a key is the newer. `id` is the
+    connection's, 0 until it is sent. `waiter`, `promoted` and `expired` belong to the shells: how they wake the caller.
     """
 
     __slots__ = (
@@ -33,6 +45,7 @@ class Call:
         "frame",
         "id",
         "kind",
+        "number",
         "promoted",
         "request",
         "state",
@@ -45,6 +58,7 @@ class Call:
         self.deadline = deadline
         self.timeout_ms = timeout_ms
         self.request = request
+        self.number = next(_numbers)
         self.id = 0
         self.state = WAITING
         self.error: InferdError | None = None
@@ -55,11 +69,12 @@ class Call:
 
     def time_up(self) -> RequestError:
         """The error for a call that got no answer in time."""
-        error = make("TIMEOUT", limit=f"{self.timeout_ms:g}")
+        stage = "on its way" if self.id else "waiting to be sent"
+        error = make("TIMEOUT", limit=f"{self.timeout_ms:g}", stage=stage)
         error.request_id = self.id
         return error
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> Result:
         """What the server answered; raises what went wrong instead. Only for a call that is DONE."""
         if self.error is not None:
             raise self.error
@@ -67,6 +82,8 @@ class Call:
         message, payload = self.frame.message, self.frame.payload
         assert payload is not None
         has_values = bool(self.frame.flags & f.HAS_VALUES)
-        if isinstance(message, Result):
-            return decode(message.tensors, message.tensor_end, has_values, payload)
-        return decode((), 0, has_values, payload)
+        if not isinstance(message, messages.Result):
+            return Result(decode((), 0, has_values, payload))
+        result = Result(decode(message.tensors, message.tensor_end, has_values, payload))
+        result.timing = message.timing
+        return result

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inferd.errors import ConfigError, ProtocolError, RequestError, make
-from inferd.wire.messages import Infer
+from inferd.wire.messages import STANDARD, Infer, checked_supersede
 from inferd.wire.tensor import Tensor, aligned, layout
 from inferd.wire.values import pack_values, unpack_values
 
@@ -50,60 +50,76 @@ _ZEROS = bytes(64)
 
 
 class Plan:
-    """What all requests of one model, tensor table and number of rows have in common."""
+    """What all requests of one model, tensor table, number of rows, priority and wish for a timeline have in common."""
 
     __slots__ = ("_headers", "_message", "table", "tensor_end")
 
-    def __init__(self, model: str, rows: int, signature: Iterable[Row]) -> None:
+    def __init__(
+        self, model: str, rows: int, signature: Iterable[Row], priority: str = STANDARD, timing: bool = False
+    ) -> None:
         self.table, self.tensor_end = layout(signature)
-        self._message = Infer(model, self.table, self.tensor_end, rows)
-        self._headers: dict[int, bytes] = {}
+        self._message = Infer(model, self.table, self.tensor_end, rows, None, priority, None, timing)
+        self._headers: dict[tuple[int, str | None], bytes] = {}
         # The server's own check, before anything is sent. What passes makes a header of 12 KiB at most.
         Infer.unpack(self._message.pack())
 
-    def header(self, deadline_ms: int) -> bytes:
-        """The packed header; the same bytes for the same deadline, because the server remembers those."""
-        header = self._headers.get(deadline_ms)
+    def header(self, deadline_ms: int, supersede: str | None = None) -> bytes:
+        """The packed header; the same bytes for the same deadline and key, because the server remembers those."""
+        header = self._headers.get((deadline_ms, supersede))
         if header is None:
-            message = self._message
-            header = Infer(message.model, message.tensors, message.tensor_end, message.rows, deadline_ms).pack()
+            m = self._message
+            header = Infer(
+                m.model, m.tensors, m.tensor_end, m.rows, deadline_ms, m.priority, supersede, m.timing
+            ).pack()
             if len(self._headers) >= MAX_HEADERS:
                 self._headers.clear()
-            self._headers[deadline_ms] = header
+            self._headers[deadline_ms, supersede] = header
         return header
 
 
 class Request:
     """One INFER without its id: the plan for its header, and its payload as buffers to be written in order."""
 
-    __slots__ = ("has_values", "payload_bytes", "pieces", "plan")
+    __slots__ = ("has_values", "payload_bytes", "pieces", "plan", "supersede")
 
-    def __init__(self, plan: Plan, pieces: list[Buffer], payload_bytes: int, has_values: bool) -> None:
+    def __init__(
+        self, plan: Plan, pieces: list[Buffer], payload_bytes: int, has_values: bool, supersede: str | None
+    ) -> None:
         self.plan = plan
         self.pieces = pieces
         self.payload_bytes = payload_bytes
         self.has_values = has_values
+        self.supersede = supersede
 
 
-_plans: dict[tuple[str, int, tuple[Row, ...]], Plan] = {}
+_plans: dict[tuple[str, int, tuple[Row, ...], str, bool], Plan] = {}
 
 
-def encode(model: str, inputs: Mapping[str, Any], batch: bool = False) -> Request:
+def encode(
+    model: str,
+    inputs: Mapping[str, Any],
+    batch: bool = False,
+    priority: str = STANDARD,
+    supersede: str | None = None,
+    timing: bool = False,
+) -> Request:
     """The request for `inputs`: one item, or with `batch` as many rows as every input leads with.
 
-    Raises InvalidArgument naming the input that cannot be sent.
+    Raises InvalidArgument naming the input or option that cannot be sent.
     """
+    if supersede is not None:
+        checked_supersede(supersede)
     signature, data, values = split(inputs)
     rows = _count_rows(inputs, signature, values) if batch else 0
-    key = (model, rows, tuple(signature))
+    key = (model, rows, tuple(signature), priority, bool(timing))
     plan = _plans.get(key)
     if plan is None:
-        plan = Plan(model, rows, signature)
+        plan = Plan(model, rows, signature, priority, bool(timing))
         if len(_plans) >= MAX_PLANS:
             _plans.clear()
         _plans[key] = plan
     pieces, payload_bytes = assemble(plan.table, plan.tensor_end, data, values)
-    return Request(plan, pieces, payload_bytes, bool(values))
+    return Request(plan, pieces, payload_bytes, bool(values), supersede)
 
 
 def split(inputs: Mapping[str, Any]) -> tuple[list[Row], list[memoryview | None], dict[str, Any]]:

@@ -15,6 +15,7 @@ the role if that is free, and reads while it waits to write.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 from collections.abc import Callable
@@ -28,6 +29,9 @@ from inferd_client.call import DONE, GRANTED, MOVED, SENT, WAITING, Call
 from inferd_client.codec import Buffer
 from inferd_client.core import Conversation
 
+# How long a thread that has the role, and a call that is not sent yet, waits for bytes before it looks whether another
+# thread has changed its call: superseded it, or given a credit back.
+CHECK_CALL_S = 0.01
 # How long a blocked sender leaves the reading to another thread before it looks whether that thread still does it.
 # Only answers that nobody waits for any more can be left lying that long.
 CHECK_ROLE_S = 0.1
@@ -95,14 +99,18 @@ class Connection:
                 self._look()
             with self._mutex:
                 self.conversation.open(call)
-            if call.state == WAITING:
-                self._wait(call, WAITING)
-            if call.state == GRANTED:
-                self._send(call)
-            if call.state == SENT:
-                self._wait(call, SENT)
-            if call.state not in (DONE, MOVED):
-                raise call.time_up()
+                self._wake()
+            while True:
+                if call.state == WAITING:
+                    self._wait(call, WAITING)
+                if call.state == GRANTED:
+                    self._send(call)
+                if call.state == SENT:
+                    self._wait(call, SENT)
+                if call.state == DONE or call.state == MOVED:
+                    return
+                if monotonic() >= call.deadline:
+                    raise call.time_up()
         except BaseException:
             with self._mutex:
                 self.conversation.abandon(call)
@@ -133,7 +141,7 @@ class Connection:
     # ---- writing
 
     def _send(self, call: Call) -> None:
-        """Sends a GRANTED call; if its time is up before that, it stays GRANTED."""
+        """Sends a GRANTED call; if its time is up before that, it stays GRANTED. It may be anything else by then."""
         if not self._send_lock.acquire(timeout=max(call.deadline - monotonic(), 0)):
             return
         try:
@@ -241,11 +249,12 @@ class Connection:
             return
         try:
             poll = self._readable.poll
+            patience_s = math.inf if state == SENT else CHECK_CALL_S
             while call.state == state:
                 remaining = call.deadline - monotonic()
                 if remaining <= 0:
                     return
-                if poll(remaining * 1000):
+                if poll(min(remaining, patience_s) * 1000):
                     self._receive()
         finally:
             call.promoted = False

@@ -6,13 +6,18 @@ received, given back or lost, they wake the callers of the calls in `changed` an
 
 An INFER counts against the credits until the server has answered it, also when nobody waits for it any more: only the
 server knows when it is rid of it.
+
+Of the calls with one `supersede` key at most one is unsent, the newest: a newer one takes its place in the queue here,
+as it would at the server.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from inferd._version import __version__
@@ -45,6 +50,7 @@ class Conversation:
         self._waiting: deque[Call] = deque()  # for credits
         self._unanswered = 0  # INFERs granted or sent and not answered
         self._abandoned: set[int] = set()  # INFERs among these for which nobody waits
+        self._newest: dict[str, Call] = {}  # by supersede key, as long as it is not DONE or MOVED
         self._expected: Frame | None = None  # whose payload is received into memory of its own
 
     @property
@@ -78,6 +84,8 @@ class Conversation:
             return
         if call.request.payload_bytes > self.payload_limit:
             raise make("PAYLOAD_TOO_LARGE", actual=call.request.payload_bytes, limit=self.payload_limit)
+        if call.request.supersede is not None and self._settled_by_key(call, call.request.supersede):
+            return
         if self._unanswered < self.credits and not self._waiting:
             self._unanswered += 1
             call.state = GRANTED
@@ -85,11 +93,41 @@ class Conversation:
             call.state = WAITING
             self._waiting.append(call)
 
+    def _settled_by_key(self, call: Call, key: str) -> bool:
+        """Compares a call with the last one that had its key: the older of them ends here if it has not been sent.
+
+        True if that says what becomes of `call`: its end, or the other's place.
+        """
+        other = self._newest.get(key)
+        if other is not None and other.number > call.number:
+            # It comes late, from a connection that has ended.
+            self._finish(call, None, make("SUPERSEDED"))
+            return True
+        self._newest[key] = call
+        if other is None or other.state == SENT:
+            return False
+        if other.state == WAITING:
+            self._waiting[self._waiting.index(other)] = call
+        call.state = other.state
+        self._finish(other, None, make("SUPERSEDED"))
+        return True
+
     def start(self, call: Call, now: float) -> list[Buffer]:
-        """The buffers to write for a GRANTED call, which is SENT then. If it is MOVED instead, there are none."""
+        """The buffers to write for a GRANTED call, which is SENT then.
+
+        There are none if it is not SENT: it is MOVED, or WAITING because the window has shrunk, or DONE because a newer
+        call took its place.
+        """
+        if call.state != GRANTED:
+            return []
         if not self.usable:
             self._give_credit_back(call)
-            call.state = MOVED
+            self._leave(call, MOVED)
+            return []
+        if call.request is not None and self._unanswered > self.credits:
+            self._unanswered -= 1
+            call.state = WAITING
+            insort(self._waiting, call, key=attrgetter("number"))
             return []
         self._last_id += 1
         call.id = self._last_id
@@ -99,7 +137,7 @@ class Conversation:
         if request is None:
             return [pack_prefix(call.kind, call.id, 0)]
         # Rounded up to whole milliseconds, so that one timeout gives one header.
-        header = request.plan.header(max(math.ceil((call.deadline - now) * 1000), 0))
+        header = request.plan.header(max(math.ceil((call.deadline - now) * 1000), 0), request.supersede)
         flags = f.HAS_VALUES if request.has_values else 0
         head = pack_prefix(f.INFER, call.id, len(header), request.payload_bytes, flags) + header
         if request.payload_bytes <= JOIN_BYTES and request.pieces:
@@ -117,7 +155,7 @@ class Conversation:
             if call.kind == f.INFER:
                 self._abandoned.add(call.id)
                 self.outbox.append(self._peer.send(f.CANCEL, request_id=call.id))
-        call.state = DONE
+        self._leave(call, DONE)
 
     def _give_credit_back(self, call: Call) -> None:
         if call.request is not None:
@@ -168,16 +206,24 @@ class Conversation:
 
     def _move_waiting(self) -> None:
         for call in self._waiting:
-            call.state = MOVED
+            self._leave(call, MOVED)
             self.changed.append(call)
         self._waiting.clear()
+
+    def _leave(self, call: Call, state: int) -> None:
+        """The call is DONE or MOVED: what becomes of it is no longer decided here."""
+        call.state = state
+        if call.request is not None and call.request.supersede is not None:
+            key = call.request.supersede
+            if self._newest.get(key) is call:
+                del self._newest[key]
 
     def _finish(self, call: Call, frame: Frame | None, error: InferdError | None) -> None:
         if isinstance(error, RequestError):
             error.request_id = call.id
         call.frame = frame
         call.error = error
-        call.state = DONE
+        self._leave(call, DONE)
         self.changed.append(call)
 
     def _answered(self, frame: Frame) -> Call | None:

@@ -13,8 +13,8 @@ from inferd.errors import DeadlineExceeded, RequestError, make
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd_client.base import BaseClient, connect_problem, retry_delay_s
-from inferd_client.call import MOVED, Call
-from inferd_client.codec import Request, encode
+from inferd_client.call import MOVED, Call, Result
+from inferd_client.codec import Request
 from inferd_client.connection import Connection, dial
 
 
@@ -103,24 +103,48 @@ class Client(BaseClient):
         super().__init__(url, timeout_ms, connect_timeout_ms)
         self._link = Link(self._address, connect_timeout_ms)
 
-    def infer(self, model: str, inputs: Mapping[str, Any], *, timeout_ms: float | None = None) -> dict[str, Any]:
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        timeout_ms: float | None = None,
+        priority: str | None = None,
+        supersede: str | None = None,
+        timing: bool = False,
+    ) -> Result:
         """Runs `model` on one item and returns its outputs by name.
 
         Inputs are numpy arrays and scalars or torch tensors of the item's shape, without a batch dimension, and values:
         text, numbers, booleans, None, lists and maps. Contiguous arrays are not copied, so leave them alone until the
         answer is there. Outputs are numpy arrays, views of the bytes received, and values.
 
+        `priority` is "interactive", "standard" or "batch", by default the client's. A request with a `supersede` key
+        takes the place of an older one of this connection that has the same key and still waits: that one raises
+        Superseded at once. With `timing` the result's `timing` says where the time went.
+
         Raises InvalidArgument, NotFound, DeadlineExceeded after `timeout_ms`, ResourceExhausted, Unavailable, Internal;
         all are InferdError, and `retryable` says whether the same call can succeed later.
         """
-        return self._call(f.INFER, timeout_ms, encode(model, inputs))
+        request = self._request(model, inputs, False, priority, supersede, timing)
+        return self._call(f.INFER, timeout_ms, request)
 
-    def infer_batch(self, model: str, inputs: Mapping[str, Any], *, timeout_ms: float | None = None) -> dict[str, Any]:
+    def infer_batch(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        timeout_ms: float | None = None,
+        priority: str | None = None,
+        supersede: str | None = None,
+        timing: bool = False,
+    ) -> Result:
         """Runs `model` on n items at once: every tensor has shape [n, ...], every value is a list of n values.
 
         Outputs have the same form. Raises what `infer` raises, and InvalidArgument if the inputs disagree about n.
         """
-        return self._call(f.INFER, timeout_ms, encode(model, inputs, batch=True))
+        request = self._request(model, inputs, True, priority, supersede, timing)
+        return self._call(f.INFER, timeout_ms, request)
 
     def models(self) -> list[dict[str, Any]]:
         """The models served, as the server described them when it was connected to.
@@ -179,7 +203,7 @@ class Client(BaseClient):
         budget_ms = self._budget_ms(timeout_ms)
         return Call(kind, monotonic() + budget_ms / 1000, budget_ms, request)
 
-    def _call(self, kind: int, timeout_ms: float | None, request: Request | None = None) -> dict[str, Any]:
+    def _call(self, kind: int, timeout_ms: float | None, request: Request | None = None) -> Result:
         call = self._new_call(kind, timeout_ms, request)
         moves = 0
         while True:

@@ -6,7 +6,8 @@
 
 A model gets the inputs as a dict and returns the outputs as one. An InferdError request error that it raises is what
 the caller gets (`errors.make("DRAINING")`), any other exception becomes an Internal. Each request has a thread of its
-own, so a model may wait (on a threading.Event, say) while others answer.
+own, so a model may wait (on a threading.Event, say) while others answer. Nothing is queued here, so every request is a
+batch of its own and `supersede` changes nothing; a model that raises `errors.make("SUPERSEDED")` shows what it is like.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Condition, Lock, Thread
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,11 +36,14 @@ Model = Callable[[dict[str, Any]], Mapping[str, Any]]
 class Received:
     """A request as the server saw it: `rows` is 0 for one item, `deadline_ms` what was left of the caller's time."""
 
-    def __init__(self, model: str, inputs: dict[str, Any], rows: int, deadline_ms: float | None) -> None:
-        self.model = model
+    def __init__(self, message: Infer, inputs: dict[str, Any]) -> None:
+        self.model = message.model
         self.inputs = inputs
-        self.rows = rows
-        self.deadline_ms = deadline_ms
+        self.rows = message.rows
+        self.deadline_ms = message.deadline_ms
+        self.priority = message.priority
+        self.supersede = message.supersede
+        self.timing = message.timing
 
 
 class FakeServer:
@@ -262,12 +267,14 @@ class Session:
         server = self._server
         try:
             inputs = decode(message.tensors, message.tensor_end, bool(flags & f.HAS_VALUES), payload)
-            received = Received(message.model, inputs, message.rows, message.deadline_ms)
+            received = Received(message, inputs)
             server.record(lambda: server.requests.append(received))
             model = server.models.get(message.model)
             if model is None:
                 raise make("MODEL_NOT_FOUND", model=message.model, known=", ".join(sorted(server.models)))
+            start = monotonic()
             signature, data, values = split(model(inputs))
+            timing = _timeline(request_id, message.rows or 1, monotonic() - start) if message.timing else None
         except RequestError as error:
             self._fail(request_id, error)
             return
@@ -276,7 +283,7 @@ class Session:
             return
         table, end = layout(signature)
         pieces, payload_bytes = assemble(table, end, data, values)
-        header = Result(table, end).pack()
+        header = Result(table, end, timing).pack()
         flags = f.HAS_VALUES if values else 0
         prefix = pack_prefix(f.RESULT, request_id, len(header), payload_bytes, flags, server.credits)
         self._write([prefix + header, *pieces], request_id)
@@ -285,3 +292,16 @@ class Session:
         message = Error.of(error)
         head = self._peer.send(f.ERROR, message, request_id, credits=self._server.credits)
         self._write([head], request_id)
+
+
+def _timeline(batch_id: int, rows: int, compute_s: float) -> dict[str, Any]:
+    compute_ms = compute_s * 1000
+    return {
+        "queued_ms": 0.0,
+        "compute_ms": compute_ms,
+        "total_ms": compute_ms,
+        "batch_id": batch_id,
+        "batch_rows": rows,
+        "padded": 0.0,
+        "released": "idle",
+    }
