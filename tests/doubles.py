@@ -117,9 +117,10 @@ class Unsendable:
 
 
 class Slow:
-    """Takes a while, and says so."""
+    """Takes a while, and says so. Nothing waits for its warm-up."""
 
     inputs = {"x": ("FP32", (1,))}
+    warm_up = False
 
     def __init__(self, seconds: float = 0.2) -> None:
         self.seconds = seconds
@@ -171,3 +172,83 @@ class Example:
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {"sum": batch["x"].sum(1), "label": batch["label"]}
+
+
+class Sums:
+    """Sequences of any length, padded: the sum and the running sums of each, which padding must not change."""
+
+    inputs = {"x": ("FP32", (-1,)), "scale": ("FP32", ())}
+    outputs = {"total": ("FP32", ()), "running": ("FP32", (-1,)), "length": ("INT64", ())}
+    padding = {"x": 1e6}
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        x, lengths = batch["x"], batch["x.lengths"]
+        mask = torch.arange(x.shape[1]) < lengths[:, None]
+        x = torch.where(mask, x, 0.0) * batch["scale"][:, None]
+        return {"total": x.sum(1), "running": x.cumsum(1), "length": lengths}
+
+
+class Pixels:
+    """Pictures of any height and width, padded: each pixel plus one, and the picture's own size."""
+
+    inputs = {"image": ("UINT8", (-1, -1, 3))}
+    outputs = {"brighter": ("UINT8", (-1, -1, 3)), "size": ("INT64", (2,))}
+    padding = {"image": 7}
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"brighter": batch["image"] + 1, "size": batch["image.lengths"]}
+
+
+class Letters:
+    """Text to tensors of its length in preprocess, padded; each letter and their number come back."""
+
+    inputs = {"text": ("STRING", ())}
+    outputs = {"codes": ("INT64", (-1,)), "length": ("INT64", ())}
+    example = {"text": "an example"}
+    padding = {"codes": -1}
+    length_buckets = True
+
+    def preprocess(self, text: str) -> dict[str, torch.Tensor]:
+        return {"codes": torch.tensor([ord(letter) for letter in text], dtype=torch.int64)}
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"codes": batch["codes"], "length": batch["codes.lengths"]}
+
+    def postprocess(self, outputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {"text": "".join(map(chr, outputs["codes"].tolist())), "length": int(outputs["length"])}
+
+
+class Lists:
+    """Takes sequences of any length as they are, one tensor each."""
+
+    inputs = {"x": ("FP32", (-1,))}
+    ragged = True
+
+    def forward(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"total": x.sum(), "twice": x * 2} for x in batch["x"]]
+
+
+class Sized:
+    """Runs at few batch sizes, and says at which it ran."""
+
+    inputs = {"x": ("FP32", (-1,))}
+    batch_sizes = (8, 2, 4)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        x = batch["x"]
+        return {"y": x * 2, "ran": torch.full((len(x),), len(x))}
+
+
+class Hungry:
+    """Asks for more memory than there is when a batch has more than `rows` rows."""
+
+    inputs = {"x": ("FP32", (1,))}
+    max_batch_size = 64
+
+    def __init__(self, rows: int = 4) -> None:
+        self.rows = rows
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if len(batch["x"]) > self.rows:
+            torch.empty(1 << 50, dtype=torch.uint8)
+        return {"y": batch["x"]}

@@ -27,10 +27,14 @@ class Lane(Generic[T]):
     """One lane. `rows` counts what waits; `latency` is what its batches take; `largest` bounds a batch's rows."""
 
     __slots__ = (
+        "_answer",
+        "_asked",
         "_codel_above_since",
         "_codel_count",
         "_codel_next",
         "_entries",
+        "_price",
+        "_priced",
         "_start",
         "count",
         "dropped_at",
@@ -52,6 +56,10 @@ class Lane(Generic[T]):
         self.count = 0
         self.rows = 0
         self.dropped_at = float("-inf")
+        self._asked: tuple[float, int] = (-1.0, 0)
+        self._answer = 1
+        self._priced = 0
+        self._price = 0.0
         self._codel_above_since: float | None = None
         self._codel_next = 0.0
         self._codel_count = 0
@@ -123,6 +131,21 @@ class Lane(Generic[T]):
         if there > here:
             fits += int((seconds - here) / (there - here) * (over - fits))
         return min(fits, over - 1)
+
+    def target(self, seconds: float) -> int:
+        """`fitting`, but at least one; remembered, since the same budgets are asked for again and again."""
+        asked = (seconds, self.latency.seen)
+        if asked != self._asked:
+            self._asked = asked
+            self._answer = max(1, self.fitting(seconds))
+        return self._answer
+
+    def row_seconds(self) -> float:
+        """What a row costs in a full batch; 0 while nothing is known."""
+        if self.latency.seen != self._priced:
+            self._priced = self.latency.seen
+            self._price = self.latency.mean(self.largest) / self.largest
+        return self._price
 
     def best(self, rows: int) -> int:
         """Of up to `rows` rows, how many give the most rows a second: all of them, unless a larger batch is slower for

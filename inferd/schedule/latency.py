@@ -27,7 +27,7 @@ class Latency:
     """l(b) of one lane. Seconds throughout."""
 
     def __init__(self, prior: Latency | None = None) -> None:
-        self._seen = 0
+        self.seen = 0  # batches
         self.ran_at = 0.0  # when a batch last began
         # State of the least squares over (1, b), b scaled so that both entries are of like size.
         self._alpha = 0.0
@@ -41,12 +41,12 @@ class Latency:
         self._ratio = 1.0
         if prior is not None and prior.known:
             self._alpha, self._beta, self._ratio = prior._alpha, prior._beta, prior._ratio
-            self._seen = 1
+            self.seen = 1
 
     @property
     def known(self) -> bool:
         """Whether anything has been learned."""
-        return self._seen > 0
+        return self.seen > 0
 
     def mean(self, b: int) -> float:
         """The line: what a batch of b rows takes on average."""
@@ -62,29 +62,30 @@ class Latency:
 
     def plan(self, b: int) -> float:
         """pl(b): what a batch of b rows takes at most, 95 times in 100. 0 while nothing is known."""
-        if not self._seen:
+        if not self.seen:
             return 0.0
         return self.mean(b) * self._ratios.get(bisect.bisect_left(BUCKETS, b), self._ratio)
 
     def observe(self, b: int, seconds: float) -> None:
         """A batch of b rows took so long."""
+        seconds = max(seconds, 1e-6)
         error = seconds - (self._alpha + self._beta * b)
-        if self._seen > SURPRISES and error * error > SIGMAS * SIGMAS * self._variance and abs(error) > 0.1 * seconds:
+        if self.seen > SURPRISES and error * error > SIGMAS * SIGMAS * self._variance and abs(error) > 0.1 * seconds:
             self._surprises += 1
             if self._surprises >= SURPRISES:
                 self._forget()
         else:
             self._surprises = 0
-            self._variance += (error * error - self._variance) * 0.05 if self._seen > 16 else error * error / 16
+            self._variance += (error * error - self._variance) * 0.05 if self.seen > 16 else error * error / 16
         self._learn(b, error)
-        self._seen += 1
+        self.seen += 1
         bucket = bisect.bisect_left(BUCKETS, b)
         window = self._windows.get(bucket)
         if window is None:
             window = self._windows[bucket] = deque(maxlen=WINDOW)
         window.append((b, seconds))
         self._all.append((b, seconds))
-        if self._seen % 4 == 0 or self._seen < 64:
+        if self.seen % 4 == 0 or self.seen < 64:
             self._ratio = self._percentile(self._all)
             if len(window) >= ENOUGH:
                 self._ratios[bucket] = self._percentile(window)

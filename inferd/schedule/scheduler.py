@@ -99,6 +99,7 @@ class Scheduler(Generic[T]):
         self._expiry: list[tuple[float, int, T]] = []
         self._number = 0
         self._backlogged = 0  # clients with waiting tickets
+        self._backlog = 0.0  # seconds of device that all waiting tickets cost in full batches
 
     # ---- what is learned
 
@@ -142,9 +143,11 @@ class Scheduler(Generic[T]):
         latency = lane.latency if lane is not None else self._latencies.get(ticket.lane)
         if latency is None or not latency.known:
             return None
+        due = ticket.due
+        if now + 2.0 * self._backlog / self.workers + 2.0 * latency.mean(ticket.max_rows) < due:
+            return None  # plenty of time, whatever comes first
         # A refusal cannot be taken back and waiting costs nothing, so the estimate is kind: means, not what is planned
         # with; and whoever ahead will be too late for his batch, will not be in it.
-        due = ticket.due
         start = now
         if len(self._running) >= self.workers:
             start = max(now, min(batch.ends_at for batch in self._running))
@@ -152,14 +155,18 @@ class Scheduler(Generic[T]):
             start += self._others_before(ticket, lane, now) / self.workers
         if lane is not None:
             before = lane.rows_before(self._key(ticket, now))
-            target = self._target(lane, ticket, now)
+            target = self._target(lane, ticket.budget, now)
             full = latency.mean(target)
-            for _ in range(LOOK_AHEAD):
-                if start + full > due or before - lane.rows_before(start + full) < target:
-                    break
-                start += full / self.workers
-            else:
-                return None
+            if before >= target:
+                cycle = full / self.workers
+                if start + (before / target + 1.0) * cycle <= due:
+                    return None  # even if nobody ahead is late
+                for _ in range(LOOK_AHEAD):
+                    if start + full > due or before - lane.rows_before(start + full) < target:
+                        break
+                    start += cycle
+                else:
+                    return None
         over = now + KINDNESS * (start - now) + latency.mean(ticket.rows) - due
         if over <= 0 or now - latency.ran_at > PROBE_AFTER * ticket.budget:
             return None
@@ -191,14 +198,18 @@ class Scheduler(Generic[T]):
         ticket.state = State.QUEUED
         ticket.queued_at = now
         ticket.key = self._key(ticket, now)
+        if ticket.place is not None and ticket.place < ticket.key:
+            ticket.key = ticket.place
+        ticket.cost = lane.row_seconds() * ticket.rows
+        self._backlog += ticket.cost
         client = ticket.client
         if client is not None:
             if not client.queued:
                 self._backlogged += 1
             client.queued += 1
             # Its fair share is a part of the device among all who wait: with n of them, a second of work is n seconds.
-            cost = lane.latency.mean(lane.largest) / lane.largest * ticket.rows if lane.latency.known else 0.0
-            client.tag = max(client.tag, now) + cost * self._backlogged / self.workers
+            cost = ticket.cost * self._backlogged / self.workers
+            client.tag = (client.tag if client.tag > now else now) + cost
         self._number += 1
         ticket.in_lane = True
         lane.add(ticket, self._number)
@@ -228,10 +239,13 @@ class Scheduler(Generic[T]):
                 self._backlogged -= 1
         if ticket.in_lane:
             ticket.in_lane = False
+            self._backlog -= ticket.cost
             lane = self._lanes[ticket.lane]
             lane.removed(ticket)
             if not lane.count:
                 del self._lanes[ticket.lane]
+                if not self._lanes:
+                    self._backlog = 0.0  # what rounding has left
 
     def next_expiry(self) -> float | None:
         """When `expire` has something to do at the earliest."""
@@ -296,14 +310,13 @@ class Scheduler(Generic[T]):
                 first, first_key = lane, head.key
         return first
 
-    def _target(self, lane: Lane[T], ticket: T, now: float) -> int:
-        """B*: the batch to aim at for a head's budget."""
-        if ticket.due is None or not lane.latency.known:
+    def _target(self, lane: Lane[T], budget: float, now: float) -> int:
+        """B*: the batch to aim at for a head of that budget."""
+        if not lane.latency.known:
             return lane.largest
-        budget = ticket.budget
         if now - lane.dropped_at < OVERLOADED_FOR * budget:
-            return max(1, lane.fitting(GREEDY * budget))
-        return max(1, lane.fitting(budget / (len(self._lanes) + 1)))
+            return lane.target(GREEDY * budget)
+        return lane.target(budget / (len(self._lanes) + 1))
 
     def _take_from(self, lane: Lane[T], now: float, late: list[T], refused: list[T]) -> Batch[T] | None:
         limit = self._clear_the_way(lane, now, late, refused)
@@ -346,7 +359,7 @@ class Scheduler(Generic[T]):
                 late.append(head)
                 continue
             fits = lane.fitting(left)
-            wanted = self._target(lane, head, now)
+            wanted = self._target(lane, head.budget, now)
             if fits < wanted:
                 plan = lane.latency.plan
                 urgent = int(lane.rows_before(now + plan(fits) + plan(wanted) + 1e-9)) if fits else lane.rows

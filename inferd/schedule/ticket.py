@@ -47,6 +47,7 @@ class Ticket:
     __slots__ = (
         "arrived",
         "client",
+        "cost",
         "due",
         "in_lane",
         "key",
@@ -54,6 +55,7 @@ class Ticket:
         "losses",
         "max_rows",
         "nbytes",
+        "place",
         "priority",
         "queued_at",
         "rows",
@@ -80,8 +82,12 @@ class Ticket:
         self.client = client
         self.priority = priority
         self.key = 0.0  # its place in the order of its lane
+        self.place: float | None = (
+            None  # the key of the one whose place it takes, so that typing does not starve itself
+        )
         self.in_lane = False  # not while it waits to run again
         self.queued_at = 0.0
+        self.cost = 0.0  # seconds of device, in a full batch
         self.losses = 0
         self.state = State.NEW
 

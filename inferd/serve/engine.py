@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from inferd import log
@@ -41,9 +42,17 @@ OF_THE_REQUEST = frozenset({"VALUES", "ROWS", "TENSOR", "INPUT_MISSING", "INPUT_
 class Engine:
     """One daemon's core. `ready` is done when every worker has loaded its models, or has its exception."""
 
-    def __init__(self, settings: Settings, executor: Executor, scheduler: Scheduler[Request] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        executor: Executor,
+        scheduler: Scheduler[Request] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
         self.executor = executor
+        # Not the loop's: uvloop's clock stands still within a turn and counts whole milliseconds.
+        self.clock = clock
         self.limits = Limits(payload_bytes=settings.payload_mib * MIB)
         self.slab = Slab(Region.create("slab", settings.slab_mib * MIB))
         self.scheduler: Scheduler[Request] = scheduler or Scheduler(len(settings.devices))
@@ -102,10 +111,10 @@ class Engine:
         if self._expiry is not None:
             self._expiry.cancel()
         self._expiry_at = at
-        self._expiry = self._loop.call_at(at, self._expire)
+        self._expiry = self._loop.call_later(max(0.0, at - self.clock()), self._expire)
 
     def _expire(self) -> None:
-        now = self._loop.time()
+        now = self.clock()
         self._expiry_at = float("inf")
         self._too_late(self.scheduler.expire(now), now)
         self._flush(now)
@@ -165,7 +174,7 @@ class Engine:
 
     def _dispatch(self, why: str = "freed") -> None:
         self._dispatching = False
-        now = self._loop.time()
+        now = self.clock()
         while (worker := self.pool.idle) is not None:
             batch, late, refused = self.scheduler.take(now, why)
             if late or refused:
@@ -265,7 +274,7 @@ class Engine:
             self._drop_unwanted(batch)
             for request in self.scheduler.lost(batch):
                 self._fail(request, make("WORKER_LOST"))
-            self._flush(self._loop.time())
+            self._flush(self.clock())
         if not self._first_ready.done():
             self._first_ready.set_exception(
                 ModelLoadError(f"worker {worker} died while it loaded its models; the lines above say why")
@@ -326,7 +335,7 @@ class Engine:
     ) -> None:
         batch, arena = worker.batch, worker.arena
         assert batch is not None and arena is not None and batch_id == worker.batch_id
-        now = self._loop.time()
+        now = self.clock()
         arena.used = arena_used
         worker.compute_us += compute_us
         tickets = batch.tickets
@@ -399,7 +408,7 @@ class Engine:
     def _on_raised(self, worker: Worker[Batch[Request]], batch_id: int, reason: str, detail: str) -> None:
         batch = worker.batch
         assert batch is not None and batch_id == worker.batch_id
-        now = self._loop.time()
+        now = self.clock()
         self.counters["batches_raised"] += 1
         self._drop_unwanted(batch)
         if not batch.tickets:
@@ -444,7 +453,7 @@ class Engine:
     # ---- the daemon's own
 
     def _keep_house(self) -> None:
-        now = self._loop.time()
+        now = self.clock()
         for session in list(self.sessions):
             why = session.overdue(now)
             if why:
@@ -495,12 +504,12 @@ class Engine:
     async def drain(self, timeout_s: float) -> bool:
         """Takes no new work, finishes what is in flight; whether everything was answered in time."""
         self.draining = True
-        now = self._loop.time()
+        now = self.clock()
         for session in list(self.sessions):
             session.go_away(now)
         deadline = now + timeout_s
         while any(session.in_flight or session.link.unsent() for session in self.sessions):
-            if self._loop.time() > deadline:
+            if self.clock() > deadline:
                 return False
             await asyncio.sleep(0.01)
         return True

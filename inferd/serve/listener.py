@@ -29,7 +29,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,7 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         # `resume_writing` comes when all is sent: that is when views of an arena are no longer needed. Writes of
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
-        self._session = Session(engine, self, engine.client(_owner(sock, peer)), self._loop.time())
+        self._session = Session(engine, self, engine.client(_owner(sock, peer)), self._engine.clock())
         engine.sessions.add(self._session)
         engine.count("connections")
 
@@ -60,7 +59,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._session is not None:
-            self._session.received(nbytes, self._loop.time())
+            self._session.received(nbytes, self._engine.clock())
 
     def eof_received(self) -> bool:
         return False  # a client that sends no more cannot hear of its answers either: close
@@ -70,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         if self._session is not None:
-            self._session.drained(self._loop.time())
+            self._session.drained(self._engine.clock())
 
     def connection_lost(self, error: Exception | None) -> None:
         session, self._session = self._session, None

@@ -93,6 +93,11 @@ class Request(Ticket):
         self.chunk: Chunk | None = None
         self.offset = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether its payload is there and it has not begun: in the queue, or parked behind a slow link."""
+        return self.state is State.QUEUED or (self.session is not None and self in self.session.parked)
+
 
 class Session:
     """One connection. Created by the listener, driven by its link and by the engine."""
@@ -215,7 +220,9 @@ class Session:
             if problem is not None:
                 return problem
         request = Request(self, request_id, header, plan, nbytes, has_values, now)
-        wait_s = engine.scheduler.admit(request, now)
+        older = None if header.supersede is None else self.keys.get(header.supersede)
+        # Taking the place of one that waits adds no work.
+        wait_s = engine.scheduler.admit(request, now) if older is None or not older.waits else None
         if wait_s is not None:
             self.window.congested(request.budget, now)
             wait_ms = round(wait_s * 1000, 1)
@@ -233,14 +240,17 @@ class Session:
         """The request takes the place of the one before it with its key, if that still waits."""
         older = self.keys.get(key)
         self.keys[key] = request
-        if older is not None and older.state is State.QUEUED:
+        if older is not None and older.waits:
+            request.place = older.key or None
             self.engine.withdraw(older, "superseded")
             self.fail(older, make("SUPERSEDED"))
 
     def _on_frame(self, frame: Frame, now: float) -> None:
         kind = frame.type
         if frame.error is not None and kind != f.HELLO:
-            self.send_error(frame.request_id, frame.error)
+            # An ERROR with id 0 would end the connection, and one with the id of a request would be its answer.
+            if frame.request_id and frame.request_id not in self.in_flight:
+                self.send_error(frame.request_id, frame.error)
         elif kind == f.CANCEL:
             request = self.in_flight.get(frame.request_id)
             if request is not None:
