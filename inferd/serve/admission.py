@@ -36,6 +36,8 @@ def _bucket_sizes() -> list[int]:
 
 
 BUCKETS = _bucket_sizes()
+# Larger payloads have chunks of their own in the slab anyway.
+MAX_SHARED_SLOT_BYTES = 512 * 1024
 
 
 def bucket(length: int) -> int:
@@ -103,7 +105,18 @@ class Plan:
     one model cost relative to each other.
     """
 
-    __slots__ = ("_lanes", "_shapes", "cost", "elements", "model", "rows", "table", "tensor_end", "values_start")
+    __slots__ = (
+        "_lanes",
+        "_shapes",
+        "_varies",
+        "cost",
+        "elements",
+        "model",
+        "rows",
+        "table",
+        "tensor_end",
+        "values_start",
+    )
 
     def __init__(self, model: Model, header: Infer, shapes: int, elements: int) -> None:
         self.model = model
@@ -114,6 +127,7 @@ class Plan:
         self.elements = elements
         self.cost = elements * (header.rows or 1)
         self._shapes = shapes
+        self._varies = bool(model.ragged or model.padding)
         self._lanes: tuple[Hashable, Hashable] = ((model.index, shapes, False), (model.index, shapes, True))
 
     def lane_of(self, payload_bytes: int, has_values: bool) -> Hashable:
@@ -126,10 +140,12 @@ class Plan:
             return (self.model.index, self._shapes, True, length)
         return self._lanes[has_values]
 
-    @property
-    def lane(self) -> Hashable:
-        """The lane without values."""
-        return self._lanes[0]
+    def slot_bytes(self, payload_bytes: int, has_values: bool) -> int:
+        """How much of the slab a request should be given: where sizes vary within a lane, that of its bucket, so that
+        its rows share chunks instead of opening one for every size."""
+        if (self._varies or has_values) and payload_bytes <= MAX_SHARED_SLOT_BYTES:
+            return bucket(payload_bytes)
+        return payload_bytes
 
 
 class Door:

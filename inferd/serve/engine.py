@@ -258,7 +258,7 @@ class Engine:
         elif kind == b.REFUSED:
             self._on_refused(place, b.LoadFailure(*message[1:]))
 
-    def on_exit(self, worker: int) -> None:
+    def on_exit(self, worker: int, status: str = "") -> None:
         place = self.pool.workers[worker]
         pid, arena = place.pid, place.arena
         batch, pause_s = self.pool.died(place)
@@ -277,7 +277,10 @@ class Engine:
             self._flush(self.clock())
         if not self._first_ready.done():
             self._first_ready.set_exception(
-                ModelLoadError(f"worker {worker} died while it loaded its models; the lines above say why")
+                ModelLoadError(
+                    f"worker {worker} ended while it loaded its models{f' ({status})' if status else ''}; "
+                    "what it printed above is all it said"
+                )
             )
             return
         self._loop.call_later(pause_s, self._spawn, place)

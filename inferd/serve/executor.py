@@ -19,8 +19,8 @@ class WorkerEvents(Protocol):
     def on_packet(self, worker: int, message: list[Any]) -> None:
         """The worker said something (inferd.wire.batch)."""
 
-    def on_exit(self, worker: int) -> None:
-        """The worker is gone, and nothing more will come from it."""
+    def on_exit(self, worker: int, status: str = "") -> None:
+        """The worker is gone, and nothing more will come from it. `status` is how it ended, if that is known."""
 
 
 class Executor(Protocol):

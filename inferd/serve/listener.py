@@ -26,6 +26,7 @@ class Connection(asyncio.BufferedProtocol):
     """The asyncio side of one session."""
 
     name = "?"
+    behind = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -65,9 +66,10 @@ class Connection(asyncio.BufferedProtocol):
         return False  # a client that sends no more cannot hear of its answers either: close
 
     def pause_writing(self) -> None:
-        pass  # the session asks for `unsent` when it writes
+        self.behind = True
 
     def resume_writing(self) -> None:
+        self.behind = False
         if self._session is not None:
             self._session.drained(self._engine.clock())
 

@@ -24,17 +24,21 @@ from inferd.wire import batch as b
 FORK_SERVER = "inferd.work.forkserver"
 # A batch's packets are small; this lets several wait in the socket, so that a send never does.
 CHANNEL_BUFFER_BYTES = 1024 * 1024
+# How long a worker's end waits for the fork server to say how it ended; mostly that takes less than a millisecond.
+STATUS_TIMEOUT_S = 0.25
 
 
 class _Process:
     """One worker process, as this side knows it."""
 
-    __slots__ = ("channel", "pid", "pidfd")
+    __slots__ = ("channel", "patience", "pid", "pidfd", "status")
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.pid = 0
         self.pidfd = -1
+        self.status = ""  # how it ended
+        self.patience: asyncio.TimerHandle | None = None  # it has ended, and its status is on the way
 
 
 class ProcessExecutor:
@@ -61,7 +65,7 @@ class ProcessExecutor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._fork_server = subprocess.Popen(
-                [sys.executable, "-m", FORK_SERVER, str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", FORK_SERVER, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -118,10 +122,15 @@ class ProcessExecutor:
                 os.close(fds[0])
                 return
             process.pid, process.pidfd = pid, fds[0]
-            self._loop.add_reader(process.pidfd, self._gone, worker)
+            self._loop.add_reader(process.pidfd, self._ended, worker)
             self._events.on_started(worker, pid)
         elif not self._closing:
-            log.event("worker_exited", worker=worker, pid=pid, status=_status(rest[0]))
+            status = _status(rest[0])
+            log.event("worker_exited", worker=worker, pid=pid, status=status)
+            if process is not None and process.pid == pid:
+                process.status = status
+                if process.patience is not None:
+                    self._gone(worker)
 
     def _fork_server_gone(self) -> None:
         self._loop.remove_reader(self._control)
@@ -154,6 +163,15 @@ class ProcessExecutor:
             self._events.on_packet(worker, b.unpack(self._view[:nbytes]))
         return nbytes
 
+    def _ended(self, worker: int) -> None:
+        """The worker's pidfd says that it has ended; how, the fork server says at the same time."""
+        process = self._processes[worker]
+        self._loop.remove_reader(process.pidfd)
+        if process.status:
+            self._gone(worker)
+        else:
+            process.patience = self._loop.call_later(STATUS_TIMEOUT_S, self._gone, worker)
+
     def _gone(self, worker: int) -> None:
         process = self._processes.get(worker)
         if process is None:
@@ -162,10 +180,12 @@ class ProcessExecutor:
             pass  # what it had finished before it died counts
         if self._processes.get(worker) is process:
             self._forget(worker)
-            self._events.on_exit(worker)
+            self._events.on_exit(worker, process.status)
 
     def _forget(self, worker: int) -> None:
         process = self._processes.pop(worker)
+        if process.patience is not None:
+            process.patience.cancel()
         self._loop.remove_reader(process.channel)
         process.channel.close()
         if process.pidfd >= 0:
@@ -223,6 +243,10 @@ def _wait_all(pidfds: list[int], timeout_s: float) -> None:
 
 
 def _status(code: Any) -> str:
+    """How a process ended: "SIGKILL", "status 1"."""
     if isinstance(code, int) and code < 0:
-        return signal.Signals(-code).name
-    return str(code)
+        try:
+            return signal.Signals(-code).name
+        except ValueError:  # a real-time signal
+            return f"signal {-code}"
+    return f"status {code}"

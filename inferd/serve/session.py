@@ -43,6 +43,7 @@ class Link(Protocol):
     """The socket of a session."""
 
     name: str
+    behind: bool  # the kernel does not take all that is written
 
     def write(self, data: bytes) -> None:
         """Sends, or queues what the kernel does not take."""
@@ -379,8 +380,7 @@ class Session:
         self.outbox = []
         if self.held:
             self.release_sent()
-        unsent = self.link.unsent()
-        if unsent > CONGESTED_BYTES and not self.congested:
+        if self.link.behind and not self.congested and self.link.unsent() > CONGESTED_BYTES:
             self.congested = True
             self.last_progress = now
             for request in self.in_flight.values():

@@ -390,35 +390,34 @@ def _comes_again(message: Message) -> bool:
     return not isinstance(message, Result) or message.timing is None
 
 
-class Remembered:
+class Remembered(dict[bytes, Message]):
     """A decoder that remembers what it decoded: a caller's headers are the same bytes over and over.
 
-    At most `entries` headers of at most `header_bytes` are kept, and all are forgotten at once when that is reached:
-    a hostile client can make it useless, which costs what decoding costs, but cannot make it grow.
+    `remembered[header]` decodes what it does not know; a dictionary, because finding what it knows is then one look-up
+    and no call. At most `entries` headers of at most `header_bytes` are kept, and all are forgotten at once when that
+    is reached: a hostile client can make it useless, which costs what decoding costs, but cannot make it grow.
     """
 
     def __init__(self, decode: Callable[[bytes], Message], entries: int = 1024, header_bytes: int = 1024) -> None:
+        super().__init__()
         self._decode = decode
         self._entries = entries
         self._header_bytes = header_bytes
-        self._known: dict[bytes, Message] = {}
 
-    def __call__(self, header: bytes) -> Message:
-        message = self._known.get(header)
-        if message is None:
-            message = self._decode(header)
-            if len(header) <= self._header_bytes and _comes_again(message):
-                if len(self._known) >= self._entries:
-                    self._known.clear()
-                self._known[header] = message
+    def __missing__(self, header: bytes) -> Message:
+        message = self._decode(header)
+        if len(header) <= self._header_bytes and _comes_again(message):
+            if len(self) >= self._entries:
+                self.clear()
+            self[header] = message
         return message
 
 
 DECODERS: dict[int, Callable[[bytes], Message]] = {
     frame.HELLO: Hello.unpack,
     frame.WELCOME: Welcome.unpack,
-    frame.INFER: Remembered(Infer.unpack),
-    frame.RESULT: Remembered(Result.unpack),
+    frame.INFER: Remembered(Infer.unpack).__getitem__,
+    frame.RESULT: Remembered(Result.unpack).__getitem__,
     frame.ERROR: Error.unpack,
     frame.CANCEL: Bare.unpack,
     frame.PING: Bare.unpack,

@@ -246,11 +246,11 @@ def test_results_with_a_timeline_are_not_remembered() -> None:
     """No two timelines are the same: they would push out the headers that do come again."""
     plain = m.Result(*layout([("y", "FP32", (1,))])).pack()
     remembered = m.Remembered(m.Result.unpack, entries=4)
-    first = remembered(plain)
+    first = remembered[plain]
     for n in range(100):
-        timed = remembered(m.with_timing(plain, {"batch_id": n}))
+        timed = remembered[m.with_timing(plain, {"batch_id": n})]
         assert isinstance(timed, m.Result) and timed.timing == {"batch_id": n}
-    assert remembered(plain) is first and len(remembered._known) == 1
+    assert remembered[plain] is first and len(remembered) == 1
 
 
 @given(
@@ -329,14 +329,14 @@ def test_remembered_headers_are_bounded() -> None:
 
     remembered = m.Remembered(decode, entries=4, header_bytes=8)
     for _ in range(2):
-        assert remembered(b"a") is remembered(b"a")
-        remembered(b"long header")
+        assert remembered[b"a"] is remembered[b"a"]
+        remembered[b"long header"]
         with pytest.raises(InvalidArgument):
-            remembered(b"bad")
+            remembered[b"bad"]
     assert calls == [b"a", b"long header", b"bad", b"long header", b"bad"]
     for n in range(100):
-        remembered(str(n).encode())
-        assert len(remembered._known) <= 4
+        remembered[str(n).encode()]
+        assert len(remembered) <= 4
 
 
 # ---- bombs
