@@ -1,0 +1,148 @@
+"""A session without a socket: the clock is a number, and the link is a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from inferd.config import ModelConfig, Settings
+from inferd.memory import Region
+from inferd.serve.engine import Engine
+from inferd.serve.session import HELLO_TIMEOUT_S, READ_TIMEOUT_S, WRITE_TIMEOUT_S, Session
+from inferd.wire import frame as f
+from inferd.wire.messages import Hello, Infer
+from inferd.wire.peer import CLIENT, Peer
+from inferd.wire.tensor import layout
+
+
+class Link:
+    """A socket that takes what it is told to take."""
+
+    name = "test"
+    behind = False
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.queued = 0
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def writelines(self, buffers: list[bytes | memoryview]) -> None:
+        self.written += [bytes(buffer) for buffer in buffers]
+
+    def unsent(self) -> int:
+        return self.queued
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+
+class NoExecutor:
+    """Nothing ever runs."""
+
+    async def start(self, events: object, slab: Region) -> None: ...
+
+    def spawn(self, worker: int, device: str) -> Region:
+        raise AssertionError
+
+    def send(self, worker: int, packet: bytes) -> None: ...
+
+    def kill(self, worker: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine(Settings(models=(ModelConfig("m", "m:M"),), slab_mib=4, payload_mib=1), NoExecutor())
+    engine.door.open([{"name": "m", "inputs": None, "outputs": None, "max_batch_size": 8, "latency": []}])
+    yield engine
+    engine.slab.region.close()
+
+
+class Talk:
+    """A session and the client's peer that talks to it."""
+
+    def __init__(self, engine: Engine, greet: bool = True) -> None:
+        self.link = Link()
+        self.session = Session(engine, self.link, engine.client("somebody"), 0.0)
+        self.peer = Peer(CLIENT)
+        if greet:
+            self.say(self.peer.send(f.HELLO, Hello("test")))
+            self.peer._become("OPEN")
+
+    def say(self, data: bytes, now: float = 0.0) -> None:
+        while data:
+            buffer = self.session.peer.get_buffer()
+            nbytes = min(len(buffer), len(data))
+            buffer[:nbytes] = data[:nbytes]
+            data = data[nbytes:]
+            self.session.received(nbytes, now)
+
+    def infer(self, request_id: int, nbytes: int, now: float = 0.0, send: int | None = None) -> None:
+        table, end = layout([("x", "UINT8", (nbytes,))])
+        payload = bytes(nbytes)[:send] if send is not None else bytes(nbytes)
+        self.say(self.peer.send(f.INFER, Infer("m", table, end), request_id, nbytes) + payload, now)
+
+
+def test_who_says_nothing_is_cut(engine: Engine) -> None:
+    """A connection that does not say HELLO within five seconds ends."""
+    talk = Talk(engine, greet=False)
+    assert talk.session.overdue(HELLO_TIMEOUT_S - 0.1) == ""
+    assert talk.session.overdue(HELLO_TIMEOUT_S + 0.1) == "no HELLO"
+
+
+def test_a_slow_reader_is_not_cut_while_it_reads(engine: Engine) -> None:
+    """Any byte that the kernel took since the last look is progress."""
+    talk = Talk(engine)
+    talk.session.congested = True
+    for second in range(60):
+        talk.link.queued = 100_000_000 - second * 1000
+        assert talk.session.overdue(float(second)) == ""
+    for second in range(60, 60 + int(WRITE_TIMEOUT_S)):
+        assert talk.session.overdue(float(second)) == ""
+    assert talk.session.overdue(60 + WRITE_TIMEOUT_S + 1) == "it does not read its answers"
+
+
+def test_a_payload_that_stops_is_cut(engine: Engine) -> None:
+    """Half a payload and then nothing: its row of the slab is given back when the connection goes."""
+    talk = Talk(engine)
+    talk.infer(1, 200_000, now=1.0, send=100_000)
+    assert engine.slab.used_bytes > 0
+    assert talk.session.overdue(READ_TIMEOUT_S) == ""
+    assert talk.session.overdue(READ_TIMEOUT_S + 2) == "the rest of a payload does not come"
+    talk.session.lost()
+    assert engine.slab.used_bytes == 0 and engine.may_arrive(2_000_000)
+
+
+def test_an_idle_connection_may_stay(engine: Engine) -> None:
+    """Nobody has to talk once the conversation is open."""
+    assert Talk(engine).session.overdue(1e6) == ""
+
+
+def test_what_arrives_is_queued_and_withdrawn_with_its_connection(engine: Engine) -> None:
+    """Byte by byte or at once, a request is in the queue when its last byte is there, and gone with its sender."""
+    talk = Talk(engine)
+    talk.infer(1, 70_000)
+    talk.infer(2, 100)
+    assert engine.scheduler.queued == 2 and set(talk.session.in_flight) == {1, 2}
+    talk.session.lost()
+    assert engine.scheduler.queued == 0 and engine.slab.used_bytes == 0
+
+
+def test_a_message_nobody_knows_is_skipped(engine: Engine) -> None:
+    """It is answered UNKNOWN_MESSAGE, but not with an id that means the connection or a request."""
+    talk = Talk(engine)
+    talk.infer(1, 100)
+    before = len(talk.link.written)
+    for request_id in (0, 1):
+        talk.say(f.pack_prefix(77, request_id, 0, 0))
+    assert len(talk.link.written) == before
+    talk.say(f.pack_prefix(77, 5, 0, 0))
+    assert b"UNKNOWN_MESSAGE" in talk.link.written[-1]
+    assert not talk.link.closed
