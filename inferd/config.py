@@ -1,7 +1,7 @@
 """What an operator can set: each setting named once, here, with its default, its unit and its reason.
 
-The command line makes its flags and INFERD_* variables from these fields. There are few, because what can be learned
-or follows from the machine is no setting.
+The command line has a flag and a variable for each: --slab-mib, INFERD_SLAB_MIB. There are few, because what can be
+learned or follows from the machine is no setting.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from inferd.errors import ConfigError
 from inferd.wire.address import Address
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+DEVICE = re.compile(r"cpu|auto|cuda(:[0-9]{1,3})?")
 MIB = 1024 * 1024
 
 
@@ -72,6 +73,7 @@ class Settings:
     max_connections: int = 4096
     # Requests one connection may have unanswered; more than any batch, so that one caller can fill a device.
     max_in_flight: int = 1024
+    # How long a daemon that was told to stop finishes what is in flight.
     drain_timeout_s: float = 30.0
     log_format: str = "text"
     log_level: str = "info"
@@ -85,6 +87,9 @@ class Settings:
                     "could use the models. Listen on 127.0.0.1 or a Unix socket, and forward to it over SSH or a proxy "
                     "that authenticates"
                 )
+        for device in self.devices:
+            if not DEVICE.fullmatch(device):
+                raise ConfigError(f"{device!r} is no device: use cpu, cuda, cuda:N or auto")
         if self.payload_mib * 4 > self.slab_mib:
             raise ConfigError(
                 f"payload_mib = {self.payload_mib} is over a quarter of slab_mib = {self.slab_mib}, so that a few "

@@ -49,7 +49,9 @@ class ConfigError(InferdError):
 
 
 class ModelLoadError(ConfigError):
-    """A model that cannot be imported or loaded."""
+    """A model that cannot be imported or loaded. `location` is `file.py:12` where that is not the cause's own."""
+
+    location = ""
 
 
 class DeviceUnavailable(InferdError):
@@ -168,7 +170,7 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     "FIELD_VALUE": (InvalidArgument, "field {field!r} {problem}"),
     "FIELD_MISSING": (InvalidArgument, "field {field!r} is missing"),
     "TENSOR": (InvalidArgument, "tensor {field!r}: {problem}"),
-    "INPUT_MISSING": (InvalidArgument, "model {model!r} needs the input {field!r}"),
+    "INPUT_MISSING": (InvalidArgument, "model {model!r} needs the input {field!r}, {expected}"),
     "INPUT_UNKNOWN": (InvalidArgument, "model {model!r} has no input {field!r}; it takes {expected}"),
     "INPUT_DTYPE": (InvalidArgument, "input {field!r}: model {model!r} takes {expected}, got {actual}"),
     "INPUT_SHAPE": (InvalidArgument, "input {field!r}: model {model!r} takes shape {expected}, got {actual}"),

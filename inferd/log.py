@@ -1,8 +1,10 @@
 """The log: one line per event that matters, with its ids; never one per request.
 
-    event(log, "worker_died", worker=0, pid=4711, status="SIGKILL")
+    event("worker_died", worker=0, pid=4711, status="SIGKILL")
 
 prints `12:00:01.234 warning worker_died worker=0 pid=4711 status=SIGKILL`, or one JSON object when that is asked for.
+In the text, what has several lines (a traceback) follows below its event, indented: a line that begins at the margin is
+always an event's.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import time
 from typing import Any
 
 logger = logging.getLogger("inferd")
+
+INDENT = "    "
 
 
 def event(name: str, level: int = logging.INFO, **fields: Any) -> None:
@@ -52,16 +56,30 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         now = time.strftime("%H:%M:%S", time.localtime(record.created))
-        parts = [f"{now}.{int(record.msecs):03d}", record.levelname.lower(), record.getMessage()]
-        parts += [f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items()]
-        line = " ".join(parts)
-        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+        parts = [f"{now}.{int(record.msecs):03d}", record.levelname.lower()]
+        message, *below = record.getMessage().splitlines() or [""]
+        parts.append(_harmless(message))
+        for key, value in getattr(record, "fields", {}).items():
+            if isinstance(value, str) and "\n" in value:
+                below += value.splitlines()
+            else:
+                parts.append(f"{key}={_plain(value)}")
+        if record.exc_info:
+            below += self.formatException(record.exc_info).splitlines()
+        return "\n".join([" ".join(parts), *(INDENT + _harmless(line) for line in below)])
 
 
 def _plain(value: Any) -> str:
-    """The value as it stands when that is unambiguous on a line, quoted as JSON otherwise."""
+    """The value as it stands when that is unambiguous on a line, quoted as JSON otherwise; a list as its words."""
+    if isinstance(value, list | tuple):
+        value = ",".join(word if isinstance(word, str) else json.dumps(word, default=str) for word in value)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return json.dumps(text) if not text or any(char in text for char in ' "=\n') else text
+    return json.dumps(text) if not text or not text.isprintable() or any(char in text for char in ' "=') else text
+
+
+def _harmless(line: str) -> str:
+    """The line without what would move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)
 
 
 class JsonFormatter(logging.Formatter):

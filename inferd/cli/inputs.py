@@ -5,11 +5,12 @@
     name=@file.npy        an array; also @file.json, and @anything-else as text
     name=- or name=@-     text from standard input
     name=@@text           a text that begins with @
+    name:INT64=VALUE      a tensor of that dtype, where the model declares nothing
 
 With --lines every line of standard input is the value for name=-, or for the only input that is not named.
 
 A tensor is made from a JSON list of numbers where the model declares a tensor, in the declared dtype; and where it
-declares nothing, as FP32, or INT64 if all numbers are whole.
+declares nothing, as FP32 unless another dtype is named, whether the numbers are whole or not.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import click
 
 from inferd.cli.common import find_model, signature_text, type_text
 from inferd.errors import InferdError
-from inferd.wire.tensor import Spec
+from inferd.wire.tensor import ITEM_BYTES, Spec
 
 if TYPE_CHECKING:
     import numpy
 
-_NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
+_NAMED = re.compile(rf"([A-Za-z_][A-Za-z0-9_.-]*)(?::({'|'.join(ITEM_BYTES)}))?=(.*)", re.DOTALL)
+# Above this FP32 does not have every whole number.
+MAX_WHOLE_FP32 = 1 << 24
 STDIN = ("-", "@-")
 _JSON_TYPES: dict[str, tuple[type, ...]] = {"NUMBER": (int, float), "BOOLEAN": (bool,), "LIST": (list,), "MAP": (dict,)}
 
@@ -46,6 +49,7 @@ class Inputs:
         self._takes = signature_text(rows)
         self._read_stdin = read_stdin
         self._stdin_used = False
+        self._dtypes: dict[str, str] = {}  # by name, where the command line names one
 
     def parse(self, arguments: Sequence[str], lines: bool = False) -> tuple[dict[str, Any], str]:
         """The inputs that `arguments` give, and with `lines` the name of the one that the lines are for."""
@@ -56,7 +60,7 @@ class Inputs:
             if match is None:
                 bare.append(argument)
                 continue
-            name, text = match.groups()
+            name, dtype, text = match.groups()
             if self.declared is not None and name not in self.declared:
                 problem = f"model {self.model!r} has no input {name!r}; it takes {self._takes}"
                 only = self._open_input({})
@@ -65,6 +69,11 @@ class Inputs:
                 raise click.UsageError(problem)
             if name in named:
                 raise click.UsageError(f"the input {name!r} is given twice")
+            if dtype:
+                self._dtypes[name] = dtype
+                if self.declared and self.declared[name].dtype != dtype:
+                    takes = type_text(self.declared[name].dtype, self.declared[name].shape)
+                    raise click.UsageError(f"input {name!r}: model {self.model!r} takes {takes}, not {dtype}")
             named[name] = text
         if len(bare) > 1:
             raise click.UsageError(f"{len(bare)} inputs have no name: write name=VALUE (quote a text with blanks)")
@@ -132,7 +141,13 @@ class Inputs:
         return text
 
     def _spec(self, name: str) -> Spec:
-        return (self.declared or {}).get(name) or Spec(name, "ANY", ())
+        return (self.declared or {}).get(name) or Spec(name, self._dtypes.get(name, "ANY"), ())
+
+    def _expected(self, spec: Spec) -> str:
+        """`model 'm' takes FP32[4]`, for messages."""
+        if self.declared is None:
+            return spec.dtype
+        return f"model {self.model!r} takes {type_text(spec.dtype, spec.shape)}"
 
     def _value(self, name: str, text: str) -> Any:
         spec = self._spec(name)
@@ -142,10 +157,7 @@ class Inputs:
             value = json.loads(text)
         except ValueError:
             if spec.dtype != "ANY":
-                expected = type_text(spec.dtype, spec.shape)
-                raise click.UsageError(
-                    f"input {name!r}: model {self.model!r} takes {expected} and {text!r:.60} is not JSON"
-                ) from None
+                raise click.UsageError(f"input {name!r}: {self._expected(spec)} and {text!r:.60} is not JSON") from None
             return text
         return self._from_json(name, value)
 
@@ -157,21 +169,20 @@ class Inputs:
         if kinds and (not isinstance(value, kinds) or (spec.dtype == "NUMBER" and isinstance(value, bool))):
             raise click.UsageError(f"input {name!r}: model {self.model!r} takes {spec.dtype}, got {value!r:.60}")
         if self.declared is None and isinstance(value, list):
-            guess = _guess(value)
+            guess = _guess(name, value)
             return value if guess is None else guess
         return value
 
     def _tensor(self, spec: Spec, value: Any) -> Any:
         import numpy
 
-        expected = type_text(spec.dtype, spec.shape)
         try:
             array = numpy.array(value)
         except ValueError:
             array = numpy.array(None)
         if array.dtype.kind not in "biuf":
             raise click.UsageError(
-                f"input {spec.name!r}: model {self.model!r} takes {expected}: a number, a list of numbers (lists of "
+                f"input {spec.name!r}: {self._expected(spec)}: a number, a list of numbers (lists of "
                 "equal lengths for more dimensions), or @file.npy"
             )
         if array.ndim == 0 and all(size in (1, -1) for size in spec.shape):
@@ -191,10 +202,7 @@ class Inputs:
         dtype = NUMPY_DTYPES[spec.dtype]
         if array.size == 0 or _fits(array, numpy.dtype(dtype)):
             return array.astype(dtype, copy=False)
-        raise click.UsageError(
-            f"input {name!r}: model {self.model!r} takes {type_text(spec.dtype, spec.shape)}, got {array.dtype} "
-            "numbers that do not fit"
-        )
+        raise click.UsageError(f"input {name!r}: {self._expected(spec)}, got {array.dtype} numbers that do not fit")
 
 
 def _fits(array: numpy.ndarray[Any, Any], dtype: numpy.dtype[Any]) -> bool:
@@ -207,14 +215,16 @@ def _fits(array: numpy.ndarray[Any, Any], dtype: numpy.dtype[Any]) -> bool:
     return numpy.can_cast(array.dtype, dtype, "same_kind")
 
 
-def _guess(value: list[Any]) -> Any:
-    """A tensor from nested lists of numbers of one shape; None if they are something else."""
+def _guess(name: str, value: list[Any]) -> Any:
+    """An FP32 tensor from nested lists of numbers of one shape; None if they are something else."""
     import numpy
 
     try:
         array = numpy.array(value)
     except (ValueError, OverflowError):
         return None
-    if array.dtype.kind == "f" or not array.size:
-        return array.astype(numpy.float32)
-    return array.astype(numpy.int64) if array.dtype.kind == "i" else None
+    if array.dtype.kind not in "iuf" and array.size:
+        return None
+    if array.dtype.kind in "iu" and abs(array).max() > MAX_WHOLE_FP32:
+        raise click.UsageError(f"input {name!r}: FP32 does not have all of these whole numbers; write {name}:INT64=…")
+    return array.astype(numpy.float32)

@@ -6,21 +6,50 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shlex
+import shutil
+import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from inferd.cli.common import Command
 from inferd.config import BUILT_IN, ModelConfig, Settings
 from inferd.errors import ConfigError
 from inferd.wire.address import DEFAULT_PORT, Address
 
 
 def default_socket() -> str:
-    """The Unix socket's path when nothing is said: below $XDG_RUNTIME_DIR, else in a folder of the user's own."""
+    """The Unix socket's path when nothing is said: below $XDG_RUNTIME_DIR, else in a folder of the user's own.
+
+    Raises ConfigError if somebody else could put a socket there: everybody may make folders in /tmp.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{runtime or f'{tempfile.gettempdir()}/inferd-{os.getuid()}'}/inferd.sock"
+    if runtime:
+        return f"{runtime}/inferd.sock"
+    folder = f"{tempfile.gettempdir()}/inferd-{os.getuid()}"
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror}; choose an address with --listen") from error
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigError(
+            f"{folder} is not a folder that you own and only you can write to, so the socket in it could be another "
+            "user's; remove it, or choose a path with --listen"
+        )
+    return f"{folder}/inferd.sock"
+
+
+def _setting(name: str, **given: Any) -> Callable[[Command], Command]:
+    """The flag of a setting, and its variable."""
+    variable = "INFERD_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=True, **given)
 
 
 @click.command(short_help="Run the daemon on the given models, or on the built-in ones.")
@@ -32,7 +61,7 @@ def default_socket() -> str:
     metavar="[MODEL.]KEY=VALUE",
     help="An argument of a model's factory, JSON or text; repeatable.",
 )
-@click.option(
+@_setting(
     "--listen",
     multiple=True,
     metavar="URL",
@@ -41,30 +70,35 @@ def default_socket() -> str:
 @click.option(
     "--device",
     "devices",
+    envvar="INFERD_DEVICE",
+    show_envvar=True,
     multiple=True,
     default=["auto"],
     show_default=True,
     metavar="DEVICE",
     help="cpu, cuda, cuda:N or auto; repeatable, one worker each.",
 )
-@click.option(
+@_setting(
     "--executor",
     type=click.Choice(["process", "inline"]),
     default="process",
     show_default=True,
     help="Where batches run; inline is for a debugger.",
 )
-@click.option("--slab-mib", type=click.IntRange(4), default=256, show_default=True, help="Memory for inputs.")
-@click.option(
-    "--arena-mib", type=click.IntRange(4), default=256, show_default=True, help="Memory for outputs, a worker."
+@_setting("--slab-mib", type=click.IntRange(4), default=256, show_default=True, help="Memory for inputs.")
+@_setting("--arena-mib", type=click.IntRange(4), default=256, show_default=True, help="Memory for outputs, a worker.")
+@_setting("--payload-mib", type=click.IntRange(1, 4095), default=64, show_default=True, help="The largest request.")
+@_setting("--max-connections", type=click.IntRange(1), default=4096, show_default=True)
+@_setting("--max-in-flight", type=click.IntRange(1, 65535), default=1024, show_default=True, help="A connection.")
+@_setting(
+    "--drain-timeout-s",
+    type=click.FloatRange(0, 86400),
+    default=30.0,
+    show_default=True,
+    help="How long a stop may take to finish what is in flight.",
 )
-@click.option("--payload-mib", type=click.IntRange(1, 4095), default=64, show_default=True, help="The largest request.")
-@click.option("--max-connections", type=click.IntRange(1), default=4096, show_default=True)
-@click.option("--max-in-flight", type=click.IntRange(1, 65535), default=1024, show_default=True, help="A connection.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
+@_setting("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@_setting("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 def serve(
     models: tuple[str, ...], options: tuple[str, ...], listen: tuple[str, ...], executor: str, **given: Any
 ) -> None:
@@ -95,8 +129,9 @@ def _settings(
     configs = [ModelConfig.parse(text) for text in models or BUILT_IN]
     for option in options:
         configs = _with_option(configs, option)
-    default = (Address(host="127.0.0.1", port=DEFAULT_PORT), Address(path=default_socket()))
-    addresses = tuple(Address.parse(url) for url in listen) or default
+    addresses = tuple(Address.parse(url) for url in listen)
+    if not addresses:
+        addresses = (Address(host="127.0.0.1", port=DEFAULT_PORT), Address(path=default_socket()))
     return Settings(models=tuple(configs), listen=addresses, **given)
 
 
@@ -152,5 +187,19 @@ def _run(settings: Settings, executor: str) -> None:
 def _try_next(settings: Settings, addresses: list[Address]) -> str:
     url = "" if any(a.port == DEFAULT_PORT for a in addresses) else f" --url {addresses[0]}" if addresses else ""
     if any(model.name == "ner" for model in settings.models):
-        return f'inferd infer{url} ner "Ada Lovelace met Charles Babbage in London in 1833."'
-    return f"inferd models{url}"
+        return f'{command()} infer{url} ner "Ada Lovelace met Charles Babbage in London in 1833."'
+    return f"{command()} models{url}"
+
+
+def command() -> str:
+    """`inferd` as it can be typed in this folder: by its path where it is not on $PATH."""
+    if shutil.which("inferd"):
+        return "inferd"
+    program = os.path.abspath(sys.argv[0])
+    words = [program]
+    if program.endswith(".py"):
+        words = [sys.executable, "-m", "inferd"]
+    near = os.path.relpath(words[0])
+    if not near.startswith(".."):
+        words[0] = near
+    return shlex.join(words)

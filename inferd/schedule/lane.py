@@ -7,7 +7,9 @@ and by its class. With equal deadlines and one client that is first come, first 
 from __future__ import annotations
 
 import bisect
+from collections import deque
 from collections.abc import Hashable
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from inferd.schedule.latency import BUCKETS, Latency
@@ -16,9 +18,15 @@ from inferd.schedule.ticket import Ticket
 T = TypeVar("T", bound=Ticket)
 
 # CoDel (Nichols and Jacobson, ACM Queue 10(5), 2012) for tickets with neither deadline nor objective: queueing longer
-# than the target for all of an interval is a standing queue, and heads are refused faster and faster until it is gone.
+# than the target for all of an interval is a standing queue. As in servers that cannot count on senders to slow down
+# (Maurer, "Fail at Scale", ACM Queue 13(8), 2015), all that have waited longer are then refused, until none has: one
+# refusal per shrinking interval, as for TCP, let the queue grow to 5 s in 10 s of twofold load (simulated).
 CODEL_TARGET_S = 0.005
 CODEL_INTERVAL_S = 0.1
+# Every so many batches of a lane take one ticket along that would otherwise wait for ever behind more urgent ones.
+FLOOR_EVERY = 8
+# One in so many batches is as large as can be even where smaller ones were seen to be faster for their size.
+TRY_LARGE_EVERY = 64
 # Entries of tickets that were withdrawn are stepped over, and swept out when they are more than half of the lane.
 SWEEP = 512
 
@@ -27,12 +35,13 @@ class Lane(Generic[T]):
     """One lane. `rows` counts what waits; `latency` is what its batches take; `largest` bounds a batch's rows."""
 
     __slots__ = (
-        "_answer",
-        "_asked",
+        "_batches",
         "_codel_above_since",
-        "_codel_count",
-        "_codel_next",
+        "_codel_refused_at",
         "_entries",
+        "_patient",
+        "_plans",
+        "_plans_of",
         "_price",
         "_priced",
         "_start",
@@ -56,13 +65,14 @@ class Lane(Generic[T]):
         self.count = 0
         self.rows = 0
         self.dropped_at = float("-inf")
-        self._asked: tuple[float, int] = (-1.0, 0)
-        self._answer = 1
+        self._patient: deque[T] = deque()
+        self._batches = 0
+        self._plans: list[float] = []
+        self._plans_of: tuple[int, int] = (-1, 0)
         self._priced = 0
         self._price = 0.0
         self._codel_above_since: float | None = None
-        self._codel_next = 0.0
-        self._codel_count = 0
+        self._codel_refused_at = float("-inf")
 
     # ---- the order
 
@@ -74,6 +84,8 @@ class Lane(Generic[T]):
             entries.append(entry)
         else:
             bisect.insort(entries, entry, lo=self._start)
+        if ticket.patient:
+            self._patient.append(ticket)
         self.count += 1
         self.rows += ticket.rows
 
@@ -85,6 +97,8 @@ class Lane(Generic[T]):
         if dead > SWEEP and dead > self.count:
             self._entries = [entry for entry in self._entries[self._start :] if entry[2].in_lane]
             self._start = 0
+        if len(self._patient) > SWEEP and len(self._patient) > 2 * self.count:
+            self._patient = deque(waiting for waiting in self._patient if waiting.in_lane)
 
     def head(self) -> T | None:
         """The ticket that shall run first."""
@@ -109,36 +123,40 @@ class Lane(Generic[T]):
             return 0.0
         return (bisect.bisect_left(self._entries, (key,), lo=self._start) - self._start) * self.rows / entries
 
+    def first_patient(self) -> T | None:
+        """The oldest of those who let all others pass: of the batch class, or without a deadline."""
+        patient = self._patient
+        while patient and not patient[0].in_lane:
+            patient.popleft()
+        return patient[0] if patient else None
+
     # ---- how many together
+
+    def _planned(self) -> list[float]:
+        """pl(b) for each of `sizes`, and never less for more rows, whatever the percentiles of two buckets say."""
+        latency = self.latency
+        of = (latency.seen, self.largest)
+        if of != self._plans_of:
+            self._plans_of = of
+            self._plans = list(accumulate(map(latency.plan, self.sizes), max))
+        return self._plans
 
     def fitting(self, seconds: float) -> int:
         """The largest batch that is planned to take no longer; 0 when not even one row does."""
-        plan, sizes = self.latency.plan, self.sizes
-        if plan(sizes[-1]) <= seconds:
-            return sizes[-1]
-        low, high = 0, len(sizes) - 1  # sizes[:low] fit, sizes[high] does not
-        while low < high:
-            middle = (low + high) // 2
-            if plan(sizes[middle]) <= seconds:
-                low = middle + 1
-            else:
-                high = middle
+        plans, sizes = self._planned(), self.sizes
+        low = bisect.bisect_right(plans, seconds)  # sizes[:low] fit
         if not low:
             return 0
-        fits, over = sizes[low - 1], sizes[low]
+        if low == len(sizes):
+            return sizes[-1]
         # Between two buckets the line is straight.
-        here, there = plan(fits), plan(over)
-        if there > here:
-            fits += int((seconds - here) / (there - here) * (over - fits))
-        return min(fits, over - 1)
+        fits, over = sizes[low - 1], sizes[low]
+        here, there = plans[low - 1], plans[low]
+        return min(fits + int((seconds - here) / (there - here) * (over - fits)), over - 1)
 
     def target(self, seconds: float) -> int:
-        """`fitting`, but at least one; remembered, since the same budgets are asked for again and again."""
-        asked = (seconds, self.latency.seen)
-        if asked != self._asked:
-            self._asked = asked
-            self._answer = max(1, self.fitting(seconds))
-        return self._answer
+        """`fitting`, but at least one."""
+        return max(1, self.fitting(seconds))
 
     def row_seconds(self) -> float:
         """What a row costs in a full batch; 0 while nothing is known."""
@@ -151,7 +169,8 @@ class Lane(Generic[T]):
         """Of up to `rows` rows, how many give the most rows a second: all of them, unless a larger batch is slower for
         its size than a smaller one (3 MiB rows: 1656/s alone, 353/s in batches of 32)."""
         latency = self.latency
-        if not latency.known:
+        self._batches += 1
+        if not latency.known or self._batches % TRY_LARGE_EVERY == 0:
             return rows
         best, rate = rows, rows / latency.mean_seen(rows)
         for size in self.sizes:
@@ -162,17 +181,21 @@ class Lane(Generic[T]):
                 best, rate = size, seen
         return best
 
-    def standing(self, head: T, now: float) -> bool:
-        """Whether CoDel refuses this head, which has neither deadline nor objective."""
-        if now - head.queued_at < CODEL_TARGET_S:
-            self._codel_above_since = None
-            self._codel_count = 0
+    def floor(self) -> T | None:
+        """Whom this batch takes along, although others are more urgent: one in FLOOR_EVERY batches takes the oldest
+        patient ticket."""
+        return self.first_patient() if self._patient and self._batches % FLOOR_EVERY == 0 else None
+
+    def standing(self, head: T, now: float, target: float) -> bool:
+        """Whether CoDel refuses this head, which has neither deadline nor objective. `target` is what a queue may cost
+        when there is no standing one: what the batch before takes."""
+        if now - head.queued_at < max(target, CODEL_TARGET_S):
+            if self._codel_refused_at != now:
+                self._codel_above_since = None
             return False
         if self._codel_above_since is None:
             self._codel_above_since = now
-            self._codel_next = now + CODEL_INTERVAL_S
-        if now < self._codel_next:
+        if now - self._codel_above_since < CODEL_INTERVAL_S:
             return False
-        self._codel_count += 1
-        self._codel_next = now + CODEL_INTERVAL_S / self._codel_count**0.5
+        self._codel_refused_at = now
         return True

@@ -1,14 +1,16 @@
 """How long a batch takes: learned, never told.
 
-A batch of b rows takes about l(b) = α + β·b. Recursive least squares with forgetting (Ljung, System Identification,
-ch. 11) follows α and β as they drift; what a line cannot say is in the residuals: for each bucket of batch sizes, the
-95th percentile of what was seen over what the line says. The product is what a deadline is planned with, because
-planning with the mean misses every second one.
+A batch of b rows takes about l(b) = α + β·b. A line is fitted by least squares over sums that forget (each batch counts
+0.98 of the next one), with the slope held by a ridge towards the line as it was, scaled to what is seen now: while all
+batches are of one size they cannot tell α from β, and the device is taken to be slower or faster in both. What a line
+cannot say is in the residuals: for each bucket of batch sizes, the 95th percentile of what was seen over what the line
+says. The product is what a deadline is planned with, because planning with the mean misses every second one.
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections import deque
 
 # Batch sizes up to 1.5 times apart share their residuals.
@@ -17,10 +19,16 @@ WINDOW = 64  # batches remembered in a bucket
 ENOUGH = 8  # batches of a bucket before its own percentile is believed
 QUANTILE = 0.95
 FORGETTING = 0.98
-# A change of regime: this many batches in a row, each this many standard deviations off the line.
-SURPRISES = 4
+# The ridge, as a share of the mean batch: sizes that vary by less than a quarter say little about the slope.
+RIDGE = 0.25
+# How many batches what is known of a model's other lanes is worth, in a new lane.
+PRIOR_WEIGHT = 4.0
+# A change of regime: this many batches in a row off the line by as many standard deviations, all to the same side. Too
+# slow is found sooner, because every batch that is planned with the old line is late.
+SLOWER, FASTER = 2, 4
 SIGMAS = 3.0
-EAGER = 1e4  # the variance that makes the next few batches count for more than all before
+LEAST_SURPRISE = 0.1  # a tenth off the line is no surprise, however small the noise has been
+LEAST_S = 1e-6
 
 
 class Latency:
@@ -28,19 +36,24 @@ class Latency:
 
     def __init__(self, prior: Latency | None = None) -> None:
         self.seen = 0  # batches
-        self.ran_at = 0.0  # when a batch last began
-        # State of the least squares over (1, b), b scaled so that both entries are of like size.
+        self.ran_at = -math.inf  # when a batch last began
         self._alpha = 0.0
         self._beta = 0.0
-        self._p00, self._p01, self._p11 = EAGER, 0.0, EAGER
-        self._variance = 0.0
-        self._surprises = 0
+        # Sums over the batches, each forgotten slowly: 1, b, b², seconds, b·seconds.
+        self._n = self._sb = self._sbb = self._sy = self._sby = 0.0
+        self._variance = 0.0  # of log(seen / line)
+        self._surprises = 0  # in a row; negative when the batches were faster
         self._windows: dict[int, deque[tuple[int, float]]] = {}
+        self._sums: dict[int, tuple[int, float]] = {}  # of each window: rows, seconds
         self._ratios: dict[int, float] = {}
         self._all: deque[tuple[int, float]] = deque(maxlen=WINDOW)
         self._ratio = 1.0
         if prior is not None and prior.known:
             self._alpha, self._beta, self._ratio = prior._alpha, prior._beta, prior._ratio
+            self._variance = prior._variance
+            weight = min(1.0, PRIOR_WEIGHT / prior._n)
+            self._n, self._sb, self._sbb = prior._n * weight, prior._sb * weight, prior._sbb * weight
+            self._sy, self._sby = prior._sy * weight, prior._sby * weight
             self.seen = 1
 
     @property
@@ -50,15 +63,17 @@ class Latency:
 
     def mean(self, b: int) -> float:
         """The line: what a batch of b rows takes on average."""
-        return max(self._alpha + self._beta * b, 1e-6)
+        return max(self._alpha + self._beta * b, LEAST_S)
 
     def mean_seen(self, b: int) -> float:
-        """What batches of about b rows were seen to take on average; the line where none were."""
-        window = self._windows.get(bisect.bisect_left(BUCKETS, b))
+        """What batches of about b rows were seen to take on average; the line where few or none were."""
         line = self.mean(b)
+        bucket = bisect.bisect_left(BUCKETS, b)
+        window = self._windows.get(bucket)
         if window is None or len(window) < ENOUGH:
             return line
-        return line * sum(seconds for _, seconds in window) / sum(self.mean(size) for size, _ in window)
+        rows, seconds = self._sums[bucket]
+        return max(line * seconds / max(self._alpha * len(window) + self._beta * rows, LEAST_S), LEAST_S)
 
     def plan(self, b: int) -> float:
         """pl(b): what a batch of b rows takes at most, 95 times in 100. 0 while nothing is known."""
@@ -68,56 +83,88 @@ class Latency:
 
     def observe(self, b: int, seconds: float) -> None:
         """A batch of b rows took so long."""
-        seconds = max(seconds, 1e-6)
-        error = seconds - (self._alpha + self._beta * b)
-        if self.seen > SURPRISES and error * error > SIGMAS * SIGMAS * self._variance and abs(error) > 0.1 * seconds:
-            self._surprises += 1
-            if self._surprises >= SURPRISES:
-                self._forget()
-        else:
-            self._surprises = 0
-            self._variance += (error * error - self._variance) * 0.05 if self.seen > 16 else error * error / 16
-        self._learn(b, error)
-        self.seen += 1
-        bucket = bisect.bisect_left(BUCKETS, b)
-        window = self._windows.get(bucket)
-        if window is None:
-            window = self._windows[bucket] = deque(maxlen=WINDOW)
-        window.append((b, seconds))
+        seconds = max(seconds, LEAST_S)
         self._all.append((b, seconds))
-        if self.seen % 4 == 0 or self.seen < 64:
+        changed = self.seen > FASTER and self._surprised(math.log(seconds / self.mean(b)))
+        if changed:
+            self._forget()
+        else:
+            self._remember(b, seconds, FORGETTING)
+        self._fit(b, seconds)
+        self.seen += 1
+        bucket = self._keep(b, seconds)
+        if changed or self.seen % 4 == 0 or self.seen < 64:
             self._ratio = self._percentile(self._all)
+            window = self._windows[bucket]
             if len(window) >= ENOUGH:
                 self._ratios[bucket] = self._percentile(window)
 
-    def _learn(self, b: int, error: float) -> None:
-        x = float(b)
-        g0 = self._p00 + self._p01 * x
-        g1 = self._p01 + self._p11 * x
-        scale = FORGETTING + g0 + g1 * x
-        k0, k1 = g0 / scale, g1 / scale
-        self._alpha += k0 * error
-        self._beta += k1 * error
-        self._p00 = min((self._p00 - k0 * g0) / FORGETTING, EAGER)
-        self._p01 = (self._p01 - k0 * g1) / FORGETTING
-        self._p11 = min((self._p11 - k1 * g1) / FORGETTING, EAGER)
-        if self._beta < 0.0:  # one size only, and noise: all of it is α
-            self._alpha, self._beta = self._alpha + self._beta * x, 0.0
-        elif self._alpha < 0.0:
-            self._alpha, self._beta = 0.0, self._beta + self._alpha / x
+    def _surprised(self, error: float) -> bool:
+        """Whether this error, of log seconds, is the last of enough surprises in a row."""
+        limit = max(SIGMAS * math.sqrt(self._variance), LEAST_SURPRISE)
+        # A surprise counts no more than its limit, so that outliers do not hide what comes after them; but it counts,
+        # or a device that turns noisy would surprise for ever.
+        spread = max(-limit, min(limit, error))
+        self._variance += (spread * spread - self._variance) / min(self.seen, 20)
+        if error > limit:
+            self._surprises = max(self._surprises, 0) + 1
+        elif error < -limit:
+            self._surprises = min(self._surprises, 0) - 1
+        else:
+            self._surprises = 0
+        return self._surprises >= SLOWER or self._surprises <= -FASTER
+
+    def _remember(self, b: int, seconds: float, keep: float) -> None:
+        self._n = self._n * keep + 1.0
+        self._sb = self._sb * keep + b
+        self._sbb = self._sbb * keep + b * b
+        self._sy = self._sy * keep + seconds
+        self._sby = self._sby * keep + b * seconds
+
+    def _fit(self, b: int, seconds: float) -> None:
+        n = self._n
+        mean_b, mean_y = self._sb / n, self._sy / n
+        if self.seen:
+            held = self._beta * mean_y / max(self._alpha + self._beta * mean_b, LEAST_S)
+        else:
+            held = seconds / (2.0 * b)  # of one batch nothing is known but its sum: half of it is α
+        ridge = (RIDGE * mean_b) ** 2
+        variance = max(self._sbb / n - mean_b * mean_b, 0.0)
+        covariance = self._sby / n - mean_b * mean_y
+        # α and β are not negative: within these bounds the line goes through the means.
+        self._beta = min(max((covariance + held * ridge) / (variance + ridge), 0.0), mean_y / mean_b)
+        self._alpha = max(mean_y - self._beta * mean_b, 0.0)
+
+    def _keep(self, b: int, seconds: float) -> int:
+        bucket = bisect.bisect_left(BUCKETS, b)
+        window = self._windows.get(bucket)
+        if window is None:
+            window = self._windows[bucket] = deque()
+        rows, sum_s = self._sums.get(bucket, (0, 0.0))
+        window.append((b, seconds))
+        rows, sum_s = rows + b, sum_s + seconds
+        if len(window) > WINDOW:
+            old_b, old_s = window.popleft()
+            rows, sum_s = rows - old_b, sum_s - old_s
+        self._sums[bucket] = rows, sum_s
+        return bucket
 
     def _forget(self) -> None:
-        """What was learned is of another regime: the last few batches say more than all before."""
+        """What was learned is of another regime: only the surprises are kept."""
+        recent = list(self._all)[-abs(self._surprises) :]
         self._surprises = 0
-        self._p00, self._p01, self._p11 = EAGER, 0.0, EAGER
         self._windows.clear()
+        self._sums.clear()
         self._ratios.clear()
-        recent = list(self._all)[-SURPRISES:]
         self._all.clear()
-        self._all.extend(recent)
+        self._n = self._sb = self._sbb = self._sy = self._sby = 0.0
+        for b, seconds in recent:
+            self._all.append((b, seconds))
+            self._remember(b, seconds, 1.0)
 
     def _percentile(self, window: deque[tuple[int, float]]) -> float:
-        ratios = sorted(seconds / self.mean(b) for b, seconds in window)
+        alpha, beta = self._alpha, self._beta
+        ratios = sorted(seconds / max(alpha + beta * b, LEAST_S) for b, seconds in window)
         return max(1.0, ratios[int(QUANTILE * (len(ratios) - 1))])
 
     def table(self, largest: int) -> list[tuple[int, float, float]]:

@@ -17,6 +17,7 @@ batches; nobody starves; nothing runs that nobody wants. docs/SCHEDULING.md has 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
@@ -42,6 +43,8 @@ OVERLOADED_FOR = 2.0
 # What a reply needs between the end of its batch and its socket, in seconds.
 REPLY_MARGIN_S = 0.0005
 MAX_LATENCIES = 1024
+# With more lanes than this, what comes before a request is estimated from so many of them.
+LANES_LOOKED_AT = 16
 MAX_RETRY_AFTER_S = 10.0
 
 T = TypeVar("T", bound=Ticket)
@@ -115,13 +118,17 @@ class Scheduler(Generic[T]):
         latency = self._latencies.get(lane)
         if latency is None:
             if len(self._latencies) >= MAX_LATENCIES:
-                # The oldest lanes that are not in use make room: shapes come from callers, and must not fill memory.
-                for key in list(self._latencies)[: MAX_LATENCIES // 2]:
-                    if key not in self._lanes:
-                        del self._latencies[key]
+                self._forget_lanes()
             model = lane[0] if isinstance(lane, tuple) else lane
             latency = self._latencies[lane] = Latency(self._priors.get(model))
         return latency
+
+    def _forget_lanes(self) -> None:
+        """The lanes that ran longest ago make room: shapes come from callers, and must not fill memory."""
+        for key in sorted(self._latencies, key=lambda key: self._latencies[key].ran_at)[: MAX_LATENCIES // 2]:
+            del self._latencies[key]  # a lane that has work holds its own
+        for key in list(self._ceilings)[: len(self._ceilings) - MAX_LATENCIES // 2]:
+            del self._ceilings[key]
 
     def _lane(self, ticket: T) -> Lane[T]:
         lane = self._lanes.get(ticket.lane)
@@ -137,15 +144,18 @@ class Scheduler(Generic[T]):
 
         Meant for the moment when only the header is known; nothing is changed but the count of refusals.
         """
-        if ticket.due is None:
-            return None
+        if ticket.due is None or not (self.queued or self._running):
+            return None  # an idle device loses nothing by trying, and learns
         lane = self._lanes.get(ticket.lane)
         latency = lane.latency if lane is not None else self._latencies.get(ticket.lane)
         if latency is None or not latency.known:
             return None
         due = ticket.due
-        if now + 2.0 * self._backlog / self.workers + 2.0 * latency.mean(ticket.max_rows) < due:
+        ahead = self._backlog + len(self._lanes) * latency.mean(1)
+        if now + 2.0 * (ahead / self.workers + latency.mean(ticket.max_rows)) < due:
             return None  # plenty of time, whatever comes first
+        if ticket.priority > 0.0 and (lane is None or lane.first_patient() is None):
+            return None  # the progress floor needs one to take along
         # A refusal cannot be taken back and waiting costs nothing, so the estimate is kind: means, not what is planned
         # with; and whoever ahead will be too late for his batch, will not be in it.
         start = now
@@ -176,12 +186,12 @@ class Scheduler(Generic[T]):
         """Seconds of work of other lanes that comes before the ticket."""
         key = self._key(ticket, now)
         seconds = 0.0
-        for lane in self._lanes.values():
+        for lane in itertools.islice(self._lanes.values(), LANES_LOOKED_AT):
             if lane is not own and lane.latency.known:
                 rows = lane.rows_before(key)
                 size = min(lane.largest, max(1, int(rows)))
                 seconds += rows / size * lane.latency.mean(size)
-        return seconds
+        return seconds * max(1.0, len(self._lanes) / LANES_LOOKED_AT)
 
     def _key(self, ticket: T, now: float) -> float:
         """Its place: when it is due, moved by how far its client is ahead of its share, and by its class."""
@@ -208,8 +218,8 @@ class Scheduler(Generic[T]):
                 self._backlogged += 1
             client.queued += 1
             # Its fair share is a part of the device among all who wait: with n of them, a second of work is n seconds.
-            cost = ticket.cost * self._backlogged / self.workers
-            client.tag = (client.tag if client.tag > now else now) + cost
+            ticket.charge = ticket.cost * self._backlogged / self.workers
+            client.tag = (client.tag if client.tag > now else now) + ticket.charge
         self._number += 1
         ticket.in_lane = True
         lane.add(ticket, self._number)
@@ -237,6 +247,9 @@ class Scheduler(Generic[T]):
             client.queued -= 1
             if not client.queued:
                 self._backlogged -= 1
+            if state is State.OVER:
+                client.tag -= ticket.charge  # it has not had what it was charged for
+                ticket.charge = 0.0
         if ticket.in_lane:
             ticket.in_lane = False
             self._backlog -= ticket.cost
@@ -275,7 +288,7 @@ class Scheduler(Generic[T]):
             lane = self._first()
             if lane is None:
                 return Taken(None, late, refused)
-            batch = self._take_from(lane, now, late, refused)
+            batch = self._take_from(lane, now, why == "idle", late, refused)
         if batch.half_of is None and batch.lane is not None:
             batch.why = why
         batch.started_at = now
@@ -318,14 +331,19 @@ class Scheduler(Generic[T]):
             return lane.target(GREEDY * budget)
         return lane.target(budget / (len(self._lanes) + 1))
 
-    def _take_from(self, lane: Lane[T], now: float, late: list[T], refused: list[T]) -> Batch[T] | None:
-        limit = self._clear_the_way(lane, now, late, refused)
+    def _take_from(self, lane: Lane[T], now: float, idle: bool, late: list[T], refused: list[T]) -> Batch[T] | None:
+        limit = self._clear_the_way(lane, now, idle, late, refused)
         if not limit:
             return None
         limit = min(limit, lane.best(min(limit, lane.rows)))
         tickets: list[T] = []
         rows = nbytes = 0
         ends_at = now + lane.latency.plan(min(limit, lane.rows))
+        patient = lane.floor()
+        if patient is not None and patient.rows <= limit and (patient.due is None or patient.due >= ends_at):
+            self._leaves(patient, State.RUNNING)
+            tickets.append(patient)
+            rows, nbytes = patient.rows, patient.nbytes
         while len(tickets) < self._max_requests:
             ticket = lane.head()
             if ticket is None:
@@ -344,11 +362,13 @@ class Scheduler(Generic[T]):
         lane.latency.ran_at = now
         return Batch(tickets, lane=lane)
 
-    def _clear_the_way(self, lane: Lane[T], now: float, late: list[T], refused: list[T]) -> int:
+    def _clear_the_way(self, lane: Lane[T], now: float, idle: bool, late: list[T], refused: list[T]) -> int:
         """Refuses heads that would make a bad batch; returns how many rows the head that stays has time for."""
+        idle = idle and self.queued == 1 and not self._running
         while (head := lane.head()) is not None:
             if head.due is None:
-                if lane.standing(head, now) and lane.count > 1:
+                full = lane.latency.mean(lane.largest) * len(self._lanes) / self.workers
+                if lane.standing(head, now, full) and lane.count > 1:
                     self._leaves(head, State.OVER)
                     refused.append(head)
                     continue
@@ -363,7 +383,8 @@ class Scheduler(Generic[T]):
             if fits < wanted:
                 plan = lane.latency.plan
                 urgent = int(lane.rows_before(now + plan(fits) + plan(wanted) + 1e-9)) if fits else lane.rows
-                if fits < max(1, min(wanted, urgent)) and now - lane.latency.ran_at <= PROBE_AFTER * head.budget:
+                probe = idle or now - lane.latency.ran_at > PROBE_AFTER * head.budget
+                if fits < max(1, min(wanted, urgent)) and not probe:
                     lane.dropped_at = now
                     self._leaves(head, State.OVER)
                     refused.append(head)

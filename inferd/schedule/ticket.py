@@ -46,6 +46,7 @@ class Ticket:
 
     __slots__ = (
         "arrived",
+        "charge",
         "client",
         "cost",
         "due",
@@ -88,8 +89,14 @@ class Ticket:
         self.in_lane = False  # not while it waits to run again
         self.queued_at = 0.0
         self.cost = 0.0  # seconds of device, in a full batch
+        self.charge = 0.0  # what its client's tag was moved by; given back if it never runs
         self.losses = 0
         self.state = State.NEW
+
+    @property
+    def patient(self) -> bool:
+        """Whether others may pass it for ever: batch class, or no deadline. The progress floor is for these."""
+        return self.priority > 0.0 or self.due is None
 
     @property
     def budget(self) -> float:

@@ -48,7 +48,8 @@ def bucket(length: int) -> int:
 class Model:
     """What the loop process knows of a model: what its workers said when they were ready.
 
-    `latency` is what its batches took in the warm-up, (rows, seconds) each; `objective_s` the time in which it wants
+    `latency` is what its batches took in the warm-up, (rows, seconds) each, of items of `latency_elements` elements (as
+    in Plan.elements); `objective_s` the time in which it wants
     its requests answered, or None.
     """
 
@@ -57,6 +58,7 @@ class Model:
         "index",
         "inputs",
         "latency",
+        "latency_elements",
         "length_buckets",
         "max_batch_size",
         "name",
@@ -84,6 +86,7 @@ class Model:
         self.ragged: bool = description.get("ragged", False)
         self.length_buckets: bool = description.get("length_buckets", False)
         self.latency = [(int(b), float(seconds)) for b, seconds in description.get("latency", ())]
+        self.latency_elements: int = description.get("latency_elements", 1)
         self.results = 0
         self.rows = 0
 
@@ -224,7 +227,7 @@ class Door:
                 )
         for spec in declared.values():
             if spec.is_tensor and spec.name not in names:
-                return make("INPUT_MISSING", model=model.name, field=spec.name)
+                return make("INPUT_MISSING", model=model.name, field=spec.name, expected=spec.sentence)
         return None
 
 

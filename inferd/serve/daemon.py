@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import resource
 import signal
 from collections.abc import Callable
 
 from inferd import log
-from inferd.config import Settings
+from inferd.config import MIB, Settings
+from inferd.errors import ConfigError
+from inferd.memory import Region
 from inferd.serve.engine import Engine
 from inferd.serve.executor import Executor
 from inferd.serve.listener import Listener
 from inferd.wire.address import Address
+
+# What the daemon itself has open: listeners, memory, workers' channels, libraries.
+OWN_DESCRIPTORS = 64
 
 
 async def serve(settings: Settings, executor: Executor, on_ready: Callable[[list[Address]], None]) -> None:
@@ -37,6 +44,8 @@ async def serve(settings: Settings, executor: Executor, on_ready: Callable[[list
         loop.add_signal_handler(number, on_signal)
 
     settings.check()
+    check_memory(settings)
+    allow_descriptors(settings.max_connections + OWN_DESCRIPTORS)
     engine = Engine(settings, executor)
     listener = Listener(engine)
     try:
@@ -56,6 +65,29 @@ async def serve(settings: Settings, executor: Executor, on_ready: Callable[[list
         listener.close()
         await engine.close()
         log.event("stopped")
+
+
+def check_memory(settings: Settings) -> None:
+    """Raises ConfigError when the system does not give as much memory as the settings name."""
+    for setting, mib in (("slab_mib", settings.slab_mib), ("arena_mib", settings.arena_mib)):
+        try:
+            Region.create("trial", mib * MIB).close()
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "that is no size of memory"
+            raise ConfigError(f"{setting} = {mib}: {reason}; set it to less than this machine has") from error
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Raises the limit of open files as far as it goes without asking anybody; a warning if `wanted` are still more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):
+            pass
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        log.event("few_descriptors", logging.WARNING, limit=soft, max_connections=wanted - OWN_DESCRIPTORS)
 
 
 async def _unless(event: asyncio.Event, work: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -134,10 +135,11 @@ class Listener:
                 port = server.sockets[0].getsockname()[1]
                 address = Address(host=address.host, port=port)
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {address}: {error.strerror or error}; is another inferd running there? "
-                "Stop it, or choose another address with --listen"
-            ) from error
+            problem = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+            hint = "choose another address with --listen"
+            if error.errno == errno.EADDRINUSE:
+                hint = f"is another inferd running there? Stop it, or {hint}"
+            raise ConfigError(f"cannot listen on {address}: {problem}; {hint}") from error
         self._servers.append(server)
         log.event("listening", address=str(address))
         return address

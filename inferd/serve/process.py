@@ -124,9 +124,10 @@ class ProcessExecutor:
             process.pid, process.pidfd = pid, fds[0]
             self._loop.add_reader(process.pidfd, self._ended, worker)
             self._events.on_started(worker, pid)
-        elif not self._closing:
+        else:
             status = _status(rest[0])
-            log.event("worker_exited", worker=worker, pid=pid, status=status)
+            if not self._closing:
+                log.event("worker_exited", worker=worker, pid=pid, status=status)
             if process is not None and process.pid == pid:
                 process.status = status
                 if process.patience is not None:
@@ -134,10 +135,10 @@ class ProcessExecutor:
 
     def _fork_server_gone(self) -> None:
         self._loop.remove_reader(self._control)
+        if self._closing:
+            return  # `close` does the rest
         self._control.close()
         status = self._fork_server.wait()
-        if self._closing:
-            return
         log.event("fork_server_exited", level=40, status=_status(status))
         never_started = [worker for worker, process in self._processes.items() if process.pidfd < 0]
         self._launch()
@@ -206,8 +207,11 @@ class ProcessExecutor:
 
     def kill(self, worker: int) -> None:
         process = self._processes.get(worker)
-        if process is not None and process.pidfd >= 0:
-            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+        if process is not None and process.pidfd >= 0 and process.patience is None:
+            try:
+                signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has ended by itself
 
     async def close(self) -> None:
         self._closing = True
@@ -218,8 +222,9 @@ class ProcessExecutor:
         for worker in list(self._processes):
             self.kill(worker)
             self._forget(worker)
-        self._loop.remove_reader(self._control)
-        self._control.close()  # the fork server's end of file, and so its end
+        if self._control.fileno() >= 0:  # the fork server may have ended by itself
+            self._loop.remove_reader(self._control)
+            self._control.close()  # its end of file, and so its end
         try:
             await self._loop.run_in_executor(None, self._fork_server.wait, 2.0)
         except subprocess.TimeoutExpired:

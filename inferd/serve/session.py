@@ -231,7 +231,7 @@ class Session:
         if nbytes:
             if not frame.complete and not engine.may_arrive(nbytes):
                 return make("SLAB_FULL")
-            row = engine.slab.reserve(request.lane, nbytes)
+            row = engine.slab.reserve(request.lane, plan.slot_bytes(nbytes, has_values))
             if row is None:
                 return make("SLAB_FULL")
             request.chunk, request.offset = row

@@ -157,6 +157,11 @@ class Spec:
     def __hash__(self) -> int:
         return hash((self.name, self.dtype, self.shape))
 
+    @property
+    def sentence(self) -> str:
+        """`a tensor of FP32 [4]`, `a value of STRING`: for error messages."""
+        return f"a tensor of {self.dtype} {list(self.shape)}" if self.is_tensor else f"a value of {self.dtype}"
+
     def row(self) -> list[Any]:
         """As it stands in WELCOME: [name, dtype, shape]."""
         return [self.name, self.dtype, list(self.shape)]

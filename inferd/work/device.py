@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 
 from inferd.errors import DeviceUnavailable
@@ -23,6 +26,8 @@ DTYPES: dict[str, torch.dtype] = {
     "FP64": torch.float64,
 }
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+# For copying, a dtype is only so many bytes: numpy knows no bf16, and cuts slices ten times faster than torch.
+RAW: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def pick(wanted: str) -> torch.device:
@@ -60,6 +65,8 @@ class Memory:
         self.region = region
         self.bytes = torch.frombuffer(region.view, dtype=torch.uint8)
         self._typed = {name: self.bytes.view(dtype) for name, dtype in DTYPES.items()}
+        # The same bytes as numpy sees them, as whole numbers of 1, 2, 4 and 8 bytes.
+        self.raw: dict[int, np.ndarray[Any, Any]] = {size: self.bytes.view(kind).numpy() for size, kind in RAW.items()}
         self.device = device
         if device.type == "cuda":
             region.ensure(region.nbytes)  # only pages that exist can be registered

@@ -1,7 +1,9 @@
 """The fork server: imports torch once and forks a worker in milliseconds instead of seconds.
 
-Run as `python -m inferd.work.forkserver FD`, where FD is one end of a SEQPACKET pair. A program of our own because
-multiprocessing's pickles what it is sent. It never touches CUDA, which does not survive a fork.
+Run as `python -P -m inferd.work.forkserver FD PARENT`, where FD is one end of a SEQPACKET pair. With -P the current
+folder is not on the path while torch is imported: a torch.py or random.py there is the user's and no part of torch
+(`loader.py` puts the folder on the path for the user's own model). A program of our own because multiprocessing's
+pickles what it is sent. It never touches CUDA, which does not survive a fork.
 
     → the worker's spec, a msgpack map, with three descriptors: channel, slab, arena
     ← ["started", worker, pid] with one descriptor: the pidfd
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import io
 import os
 import select
 import signal
@@ -93,6 +96,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import inferd.work.worker  # noqa: F401  (torch, once for all workers)
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what a model prints is seen when it is printed, in a pipe too
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -31,6 +31,7 @@ class InlineExecutor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._runners: dict[int, Runner] = {}
+        self._spawned: set[int] = set()
 
     async def start(self, events: Events, slab: Region) -> None:
         self._events = events
@@ -50,10 +51,13 @@ class InlineExecutor:
 
         runner = Runner(device, self._slab, arena, wait_for_room)
 
+        first = worker not in self._spawned
+        self._spawned.add(worker)
+
         def load() -> None:
             self._runners[worker] = runner
             self._events.on_started(worker, os.getpid())
-            self._events.on_packet(worker, b.unpack(runner.load(list(self._settings.models))))
+            self._events.on_packet(worker, b.unpack(runner.load(list(self._settings.models), warm_up=first)))
 
         self._loop.call_soon(load)
         return arena

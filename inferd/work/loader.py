@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,6 +23,7 @@ import torch
 
 from inferd.errors import ModelLoadError
 from inferd.wire.tensor import Spec, specs
+from inferd.work.device import DTYPES
 
 DEFAULT_MAX_BATCH_SIZE = 64
 
@@ -28,7 +32,11 @@ class Served:
     """A model behind one face.
 
     `inputs` and `outputs` are its declared signature (None: not declared), `preprocess` and `postprocess` its own or
-    None, `writes_inputs` whether its forward has been seen to change its batch in place.
+    None, `by_row` whether it has either, `takes_values` whether it declares inputs that are no tensors, `writes_inputs`
+    whether its forward has been seen to change its batch in place.
+
+    `variable` has the positions of the −1 sizes of each declared input whose requests share batches whatever those
+    sizes are: they are padded with the value in `padding`, or listed when the model is `ragged` or has a preprocess.
     """
 
     def __init__(self, name: str, model: Any) -> None:
@@ -40,9 +48,84 @@ class Served:
         self.example: Mapping[str, Any] | None = getattr(model, "example", None)
         self.inputs: tuple[Spec, ...] | None = _signature(model, "inputs")
         self.outputs: tuple[Spec, ...] | None = _signature(model, "outputs")
+        self.padding = self._padding()
+        self.ragged: bool = getattr(model, "ragged", False) is True
+        self.length_buckets: bool = getattr(model, "length_buckets", False) is True
+        self.batch_sizes = self._batch_sizes()
+        self.version: str | None = _text(getattr(model, "version", None))
+        self.objective_ms = self._objective()
+        self.warms_up: bool = getattr(model, "warm_up", True) is not False
+        self.variable = self._variable()
+        self.takes_values = any(not spec.is_tensor for spec in self.inputs or ())
+        self.by_row = self.preprocess is not None or self.postprocess is not None
+        # (rows, seconds) of the batches of the warm-up, and the elements of one of their items.
+        self.latency: list[tuple[int, float]] = []
+        self.latency_elements = 1
         self.writes_inputs = False
         if not isinstance(self.max_batch_size, int) or self.max_batch_size < 1:
             raise ModelLoadError(f"max_batch_size of model {name!r} must be a whole number of at least 1")
+        if self.batch_sizes:
+            self.max_batch_size = self.batch_sizes[-1]
+
+    @property
+    def as_items(self) -> bool:
+        """Whether inputs of variable size are given on as a list of items, as they came."""
+        return self.ragged or self.preprocess is not None
+
+    def _padding(self) -> dict[str, float]:
+        padding = getattr(self.model, "padding", None)
+        if padding is None or (isinstance(self.model, torch.nn.Module) and not isinstance(padding, Mapping)):
+            return {}  # some modules of torch have a `padding` of another meaning
+        if not isinstance(padding, Mapping) or not all(
+            isinstance(key, str) and isinstance(value, bool | int | float) for key, value in padding.items()
+        ):
+            raise ModelLoadError(f"padding of model {self.name!r} must be {{name: the number to pad with}}")
+        return dict(padding)
+
+    def _batch_sizes(self) -> tuple[int, ...]:
+        sizes = getattr(self.model, "batch_sizes", None)
+        if sizes is None:
+            return ()
+        if (
+            not isinstance(sizes, list | tuple)
+            or not sizes
+            or not all(type(size) is int and size >= 1 for size in sizes)
+        ):
+            raise ModelLoadError(f"batch_sizes of model {self.name!r} must be whole numbers of at least 1")
+        return tuple(sorted(set(sizes)))
+
+    def _objective(self) -> float | None:
+        objective_ms = getattr(self.model, "objective_ms", None)
+        if objective_ms is None:
+            return None
+        if not isinstance(objective_ms, int | float) or not 0 < objective_ms < math.inf:
+            raise ModelLoadError(f"objective_ms of model {self.name!r} must be a number of milliseconds above 0")
+        return float(objective_ms)
+
+    def _variable(self) -> dict[str, tuple[int, ...]]:
+        if not self.padding and not self.ragged:
+            return {}
+        if self.padding and self.ragged:
+            raise ModelLoadError(f"model {self.name!r} has both padding and ragged: what is ragged is not padded")
+        sizes = {
+            spec.name: tuple(at for at, size in enumerate(spec.shape) if size == -1)
+            for spec in self.inputs or ()
+            if spec.is_tensor and -1 in spec.shape
+        }
+        if self.as_items:
+            if self.preprocess is None and not sizes:
+                raise ModelLoadError(f"model {self.name!r} is ragged: declare inputs, with −1 for the sizes that vary")
+            return sizes
+        for name in self.padding:
+            if name not in sizes:
+                raise ModelLoadError(f"padding of model {self.name!r}: {name!r} is no declared input with a size of −1")
+        for spec in self.inputs or ():
+            if spec.name in self.padding:
+                try:
+                    torch.full((1,), self.padding[spec.name], dtype=DTYPES[spec.dtype])
+                except (RuntimeError, OverflowError, ValueError) as error:
+                    raise ModelLoadError(f"padding of model {self.name!r}: {spec.name!r}: {error}") from error
+        return {name: sizes[name] for name in self.padding}
 
     def load(self, device: torch.device) -> None:
         """Once per worker: weights onto the device."""
@@ -55,25 +138,54 @@ class Served:
         return self.model.forward(batch)
 
     def describe(self) -> dict[str, Any]:
-        """As it is announced in WELCOME."""
+        """As it is announced in WELCOME, and as the door and the scheduler know it."""
         return {
             "name": self.name,
             "inputs": None if self.inputs is None else [spec.row() for spec in self.inputs],
             "outputs": None if self.outputs is None else [spec.row() for spec in self.outputs],
             "max_batch_size": self.max_batch_size,
+            "batch_sizes": list(self.batch_sizes) or None,
+            "version": self.version,
+            "objective_ms": self.objective_ms,
+            "padding": [] if self.ragged else sorted(self.variable),
+            "ragged": self.ragged,
+            "length_buckets": self.length_buckets,
+            "latency": [[rows, round(seconds, 7)] for rows, seconds in self.latency],
+            "latency_elements": self.latency_elements,
         }
 
 
 class ServedModule(Served):
-    """An `nn.Module`: one tensor is passed as it is, several by name."""
+    """An `nn.Module`: one tensor is passed as it is, several by name.
+
+    The lengths of a padded `x` are passed as `x_lengths` to a forward that has such a parameter.
+    """
+
+    def __init__(self, name: str, model: Any) -> None:
+        super().__init__(name, model)
+        self._takes = _parameters(model.forward)
 
     def load(self, device: torch.device) -> None:
         self.model.to(device).eval()
 
     def forward(self, batch: Any) -> Any:
-        if isinstance(batch, dict):
-            return self.model(next(iter(batch.values()))) if len(batch) == 1 else self.model(**batch)
-        return self.model(batch)
+        if not isinstance(batch, dict):
+            return self.model(batch)
+        if self.padding:
+            named = {name.replace(".", "_"): value for name, value in batch.items()}
+            batch = {k: v for k, v in named.items() if k in self._takes or not k.endswith("_lengths")}
+        return self.model(next(iter(batch.values()))) if len(batch) == 1 else self.model(**batch)
+
+
+def _parameters(function: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # a compiled one
+        return set()
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or callable(value) else str(value)
 
 
 def _signature(model: Any, attribute: str) -> tuple[Spec, ...] | None:
@@ -89,6 +201,7 @@ def _signature(model: Any, attribute: str) -> tuple[Spec, ...] | None:
 def load_model(name: str, target: str, options: Mapping[str, Any]) -> Served:
     """The model of `target`, made with `options`. Raises ModelLoadError naming the line of the user's file."""
     module_name, _, attribute = target.rpartition(":")
+    _see_working_folder(module_name)
     try:
         module = _import_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
     except BaseException as error:
@@ -110,6 +223,19 @@ def load_model(name: str, target: str, options: Mapping[str, Any]) -> Served:
     return Served(name, model)
 
 
+def _see_working_folder(module_name: str) -> None:
+    """The user's models can import from the folder the daemon was started in, as from a script's. Not before: what
+    torch imports is looked for elsewhere; and not for inferd's own models."""
+    if module_name.startswith("inferd."):
+        return
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        return
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def _import_file(path: str) -> ModuleType:
     name = Path(path).stem
     # The file's neighbours can be imported, as if it were run as a script.
@@ -120,7 +246,8 @@ def _import_file(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    if name not in sys.modules or getattr(sys.modules[name], "__file__", None) == path:
+        sys.modules[name] = module  # a model's file may be called as something that others import
     spec.loader.exec_module(module)
     return module
 
@@ -145,10 +272,29 @@ def location(error: BaseException, module_name: str = "") -> str:
     return f"{users[-1].filename}:{users[-1].lineno}" if users else ""
 
 
+def location_in(detail: str) -> str:
+    """The same from the text of a traceback: the deepest line outside inferd and its libraries."""
+    frames = re.findall(r'File "(.+?)", line (\d+)', detail)
+    own_folder = str(Path(__file__).parent)
+    users = [f for f in frames if not f[0].startswith(("<", own_folder)) and "/site-packages/" not in f[0]]
+    return ":".join((users or frames or [("?", "0")])[-1])
+
+
 def inspect_origin(module_name: str) -> str:
     """The file a loaded module came from, or ""."""
     module = sys.modules.get(module_name)
     try:
         return inspect.getsourcefile(module) or "" if module else ""
     except TypeError:
+        return ""
+
+
+def definition(target: str) -> str:
+    """`file.py:12` of the class or function that `target` names; "" if it cannot be found."""
+    module_name, _, attribute = target.rpartition(":")
+    name = Path(module_name).stem if module_name.endswith(".py") else module_name
+    try:
+        named = getattr(sys.modules.get(name), attribute, None)
+        return f"{inspect.getsourcefile(named)}:{inspect.getsourcelines(named)[1]}" if named is not None else ""
+    except (OSError, TypeError):
         return ""

@@ -18,9 +18,11 @@ from inferd.wire.frame import HAS_VALUES, Limits
 from inferd.wire.messages import EMPTY_HEADER, Result
 from inferd.wire.tensor import MAX_TENSORS, Tensor, aligned, layout
 from inferd.wire.values import pack_values
-from inferd.work.device import NAMES, Memory
+from inferd.work.device import NAMES, RAW, Memory
 
-MAX_REMEMBERED_HEADS = 256
+MAX_REMEMBERED_LAYOUTS = 1024
+# Up to so many bytes numpy copies faster than torch, which takes longer to begin.
+SMALL_BYTES = 32 * 1024
 
 
 class OutputError(Exception):
@@ -35,7 +37,7 @@ class Arena:
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.extents = Extents(memory.region.nbytes)
-        self._heads: dict[tuple[Any, ...], bytes] = {}
+        self._layouts: dict[tuple[Any, ...], Layout] = {}
 
     def give_back(self, freed: list[int]) -> None:
         """(offset, bytes) pairs whose replies have left."""
@@ -61,60 +63,134 @@ class Arena:
                 raise make("OUTPUT_TOO_LARGE", actual=nbytes, limit=self.extents.used) from error
         return offset
 
-    def head(self, table: tuple[Tensor, ...]) -> bytes:
-        """The RESULT header for a table; the same few come up again and again."""
-        if not table:
-            return EMPTY_HEADER
-        key = tuple((tensor.name, tensor.dtype, tensor.shape) for tensor in table)
-        head = self._heads.get(key)
-        if head is None:
-            if len(self._heads) >= MAX_REMEMBERED_HEADS:
-                self._heads.clear()
-            head = Result(table).pack()
-            if len(head) > Limits().header_bytes:
-                raise OutputError(f"the table of {len(table)} outputs takes {len(head)} bytes, over the header's limit")
-            self._heads[key] = head
-        return head
+    def layout(self, key: tuple[Any, ...]) -> Layout:
+        """How tensors of (name, dtype, shape, name, dtype, shape, …) are laid out and announced; the same few come up
+        again and again. Raises OutputError."""
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= MAX_REMEMBERED_LAYOUTS:
+                self._layouts.clear()
+            layout = self._layouts[key] = Layout(key)
+        return layout
 
     def write_rows(self, outputs: dict[str, torch.Tensor], rows: int) -> tuple[bytes, int, int, int] | None:
         """All rows of a batch of tensors at once, equally spaced. Returns head, offset, bytes of a row, distance; or
         None when there is no room for all of them together: they may still fit one by one, as replies leave."""
-        table, end = layout((name, _dtype(name, tensor), tuple(tensor.shape[1:])) for name, tensor in outputs.items())
-        stride = aligned(end)
+        key: tuple[Any, ...] = ()
+        for name, tensor in outputs.items():
+            key += (name, tensor.dtype, tensor.shape[1:])
+        layout = self.layout(key)
+        stride = layout.stride
         offset = self._take_now(rows * stride) if stride else 0
         if offset is None:
             return None
-        for row, tensor in zip(table, outputs.values(), strict=True):
-            self.memory.rows(row.dtype, row.shape, offset + row.offset, rows, stride).copy_(tensor)
-        return self.head(table), offset, end, stride
+        memory = self.memory
+        for row, tensor in zip(layout.table, outputs.values(), strict=True):
+            if rows * row.nbytes <= SMALL_BYTES and row.nbytes and _is_plain(tensor):
+                size = tensor.itemsize
+                begin = offset // size
+                places = memory.raw[size][begin : begin + rows * stride // size].reshape(rows, -1)
+                begin = row.offset // size
+                values = tensor.view(RAW[size]).numpy().reshape(rows, -1)
+                places[:, begin : begin + row.nbytes // size] = values
+            else:
+                memory.rows(row.dtype, row.shape, offset + row.offset, rows, stride).copy_(tensor)
+        return layout.head, offset, layout.nbytes, stride
+
+    def write_cut(
+        self, outputs: dict[str, torch.Tensor], cut: set[str], lengths: list[int]
+    ) -> list[tuple[bytes, int, int]] | None:
+        """All rows of a batch, each with so much of the first size of the outputs in `cut` as `lengths` says. Returns
+        head, offset and bytes of each; or None when there is no room for all of them together."""
+        columns: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        for name, tensor in outputs.items():
+            _dtype(name, tensor.dtype)
+            plain = tensor.detach().cpu().contiguous().resolve_neg()
+            values = plain.view(RAW[plain.itemsize]).numpy()
+            columns.append((values, self.memory.raw[plain.itemsize]))
+        layouts: dict[int, Layout] = {}
+        for length in set(lengths):
+            key: tuple[Any, ...] = ()
+            for name, tensor in outputs.items():
+                key += (name, tensor.dtype, (length, *tensor.shape[2:]) if name in cut else tensor.shape[1:])
+            layouts[length] = self.layout(key)
+        end = sum(layouts[length].stride for length in lengths)
+        offset = self._take_now(end) if end else 0
+        if offset is None:
+            return None
+        written = []
+        for at, length in enumerate(lengths):
+            layout = layouts[length]
+            for row, (values, memory) in zip(layout.table, columns, strict=True):
+                size = values.itemsize
+                begin, count = (offset + row.offset) // size, row.nbytes // size
+                own = values[at, :length] if row.name in cut else values[at]
+                memory[begin : begin + count] = own.reshape(-1)
+            written.append((layout.head, offset, layout.nbytes))
+            offset += layout.stride
+        return written
 
     def write(self, outputs: Mapping[str, Any]) -> tuple[bytes, int, int, int]:
         """One request's result. Returns head, offset, bytes and flags. Raises OutputError."""
         tensors, values = sort_out(outputs)
-        table, end = layout((name, _dtype(name, tensor), tuple(tensor.shape)) for name, tensor in tensors.items())
+        key: tuple[Any, ...] = ()
+        for name, tensor in tensors.items():
+            key += (name, tensor.dtype, tensor.shape)
+        layout = self.layout(key)
         flags = 0
         segment = b""
-        start = end
+        start = layout.nbytes
         if values:
             flags = HAS_VALUES
-            start = aligned(end)
+            start = aligned(start)
             try:
                 segment = pack_values(values)
             except RequestError as error:
                 raise OutputError(error.message) from error
         nbytes = start + len(segment)
         offset = self.take(nbytes) if nbytes else 0
-        for row, tensor in zip(table, tensors.values(), strict=True):
-            self.memory.rows(row.dtype, row.shape, offset + row.offset, 1, row.nbytes or 1)[0].copy_(tensor)
-        self.memory.region.view[offset + start : offset + nbytes] = segment
-        return self.head(table), offset, nbytes, flags
+        for row, tensor in zip(layout.table, tensors.values(), strict=True):
+            self._put(row, offset + row.offset, tensor)
+        if segment:
+            self.memory.region.view[offset + start : offset + nbytes] = segment
+        return layout.head, offset, nbytes, flags
+
+    def _put(self, row: Tensor, offset: int, tensor: torch.Tensor) -> None:
+        if not row.nbytes:
+            return
+        if row.nbytes <= SMALL_BYTES and _is_plain(tensor):
+            size = tensor.itemsize
+            begin = offset // size
+            self.memory.raw[size][begin : begin + row.nbytes // size] = tensor.view(RAW[size]).numpy().reshape(-1)
+        else:
+            self.memory.rows(row.dtype, row.shape, offset, 1, row.nbytes)[0].copy_(tensor)
 
 
-def _dtype(name: str, tensor: torch.Tensor) -> str:
+class Layout:
+    """Where the tensors of a result lie, and the RESULT header that says so. `stride` is the distance of results."""
+
+    __slots__ = ("head", "nbytes", "stride", "table")
+
+    def __init__(self, key: tuple[Any, ...]) -> None:
+        named = [(key[at], _dtype(key[at], key[at + 1]), tuple(key[at + 2])) for at in range(0, len(key), 3)]
+        self.table, self.nbytes = layout(named)
+        self.stride = aligned(self.nbytes)
+        self.head = Result(self.table).pack() if self.table else EMPTY_HEADER
+        if len(self.head) > Limits().header_bytes:
+            size = len(self.head)
+            raise OutputError(f"the table of {len(self.table)} outputs takes {size} bytes, over the header's limit")
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether its bytes can be copied as they lie."""
+    return tensor.is_cpu and tensor.is_contiguous() and not tensor.requires_grad and not tensor.is_neg()
+
+
+def _dtype(name: str, dtype: torch.dtype) -> str:
     try:
-        return NAMES[tensor.dtype]
+        return NAMES[dtype]
     except KeyError:
-        raise OutputError(f"output {name!r} has dtype {tensor.dtype}, which the wire does not know") from None
+        raise OutputError(f"output {name!r} has dtype {dtype}, which the wire does not know") from None
 
 
 def sort_out(outputs: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -143,17 +219,23 @@ def as_columns(outputs: Any, rows: int) -> dict[str, Any] | list[Any]:
     """What forward returned, checked for length: a dict of [rows, …] tensors and lists, or a list of `rows` results."""
     if isinstance(outputs, torch.Tensor):
         outputs = {"output": outputs}
-    if isinstance(outputs, Mapping):
+    if isinstance(outputs, (dict, Mapping)):
+        columns: dict[str, Any] = {}
         for name, column in outputs.items():
-            if not isinstance(column, torch.Tensor | np.ndarray | list | tuple):
+            if isinstance(column, torch.Tensor):
+                size = column.shape[0] if column.ndim else -1
+            elif isinstance(column, np.ndarray):
+                size = len(column) if column.ndim else -1
+                column = torch.from_numpy(np.ascontiguousarray(column)) if column.ndim else column
+            elif isinstance(column, list | tuple):
+                size = len(column)
+            else:
                 raise OutputError(f"output {name!r} must be a tensor or a list with a row for each request")
-            if getattr(column, "ndim", 1) == 0 or len(column) != rows:
-                size = "no rows" if getattr(column, "ndim", 1) == 0 else f"{len(column)} rows"
-                raise OutputError(f"output {name!r} has {size} for a batch of {rows}")
-        return {
-            name: torch.from_numpy(np.ascontiguousarray(column)) if isinstance(column, np.ndarray) else column
-            for name, column in outputs.items()
-        }
+            if size != rows:
+                actual = "no rows" if size < 0 else f"{size} rows"
+                raise OutputError(f"output {name!r} has {actual} for a batch of {rows}")
+            columns[name] = column
+        return columns
     if isinstance(outputs, list | tuple):
         if len(outputs) != rows:
             raise OutputError(f"forward returned {len(outputs)} results for a batch of {rows}")

@@ -66,13 +66,18 @@ def main(channel: socket.socket, slab_fd: int, arena_fd: int, spec: dict[str, An
         runner.give_back(message[1])
 
     runner = Runner(spec["device"], slab, arena, wait_for_room)
-    first = runner.load([ModelConfig(**model) for model in spec["models"]])
+    first = runner.load([ModelConfig(**model) for model in spec["models"]], warm_up=spec["warm_up"])
     # What loading made stays for good; a collector that walks torch's heap costs others 100 ms at p99.
     gc.collect()
     gc.freeze()
     link.send(first)
     if b.unpack(first)[0] == b.REFUSED:
         raise SystemExit(EXIT_REFUSED)
+    with torch.inference_mode():
+        _serve(link, runner)
+
+
+def _serve(link: Channel, runner: Runner) -> None:
     while True:
         message = link.receive()
         kind = message[0]

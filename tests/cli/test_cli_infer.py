@@ -31,7 +31,7 @@ def test_json_is_one_object_a_program_can_read(inferd, fake) -> None:
 def test_a_tensor_is_shown_by_its_type_and_its_beginning(inferd, fake) -> None:
     """A reader sees dtype, shape and the first elements."""
     said = inferd("infer", "echo", f"x={list(range(20))}", "--url", fake.url)
-    assert said.out == "x  INT64[20]  [0, 1, 2, 3, 4, 5, 6, 7, …]\n"
+    assert said.out == "x  FP32[20]  [0, 1, 2, 3, 4, 5, 6, 7, …]\n"
 
 
 def test_spans_are_a_table() -> None:
@@ -56,7 +56,7 @@ def test_output_saves_the_only_tensor(inferd, fake, tmp_path: Path) -> None:
     """--output writes an .npy file that comes back as it was."""
     path = str(tmp_path / "x.npy")
     said = inferd("infer", "echo", "x=[1,2,3]", "--output", path, "--url", fake.url)
-    assert said == (0, f"{path}: x INT64[3]\n", "")
+    assert said == (0, f"{path}: x FP32[3]\n", "")
     assert np.load(path, allow_pickle=False).tolist() == [1, 2, 3]
 
 
@@ -133,6 +133,22 @@ def test_lines_are_answered_while_more_may_come(fake) -> None:
         os.kill(asking.pid, signal.SIGINT)
         assert asking.wait(20) == 130
         assert b"Traceback" not in asking.stderr.read()
+
+
+def test_how_urgent_and_what_it_replaces_are_sent(inferd, fake) -> None:
+    """--priority and --supersede are the request's."""
+    assert inferd("infer", "echo", "k=1", "--priority", "batch", "--supersede", "a", "--url", fake.url).code == 0
+    assert (fake.requests[-1].priority, fake.requests[-1].supersede) == ("batch", "a")
+    assert inferd("infer", "echo", "k=1", "--priority", "urgent", "--url", fake.url).code == 2
+
+
+def test_timing_says_where_the_time_went(inferd, daemon_url: str) -> None:
+    """--timing adds a line for a reader, and for a program makes the answer {outputs, timing}."""
+    said = inferd("infer", "virtual", "2.5", "--timing", "--url", daemon_url)
+    assert said.code == 0 and said.out.splitlines()[1].startswith("timing  queued ")
+    assert "released idle" in said.out
+    said = inferd("infer", "virtual", "2.5", "--timing", "--json", "--url", daemon_url)
+    assert json.loads(said.out)["outputs"] == {"y": [2.5]} and json.loads(said.out)["timing"]["batch_rows"] == 1
 
 
 def test_lines_and_output_do_not_go_together(inferd, fake) -> None:

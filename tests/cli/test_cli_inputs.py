@@ -70,10 +70,10 @@ def test_what_does_not_fit_the_signature_is_refused_here(dtype: str, text: str) 
 
 
 def test_without_a_signature_numbers_become_tensors_and_the_rest_values() -> None:
-    """Lists of numbers are guessed to be FP32 or INT64 tensors; everything else stays what it is."""
+    """Lists of numbers are FP32 tensors, whole numbers too; everything else stays what it is."""
     inputs = parse(None, "a=[1,2.5]", "b=[[1],[2]]", 'c=["x"]', "d=5", "e=hello", "f=[[1],[2,3]]", "g=[true]")
     assert inputs["a"].dtype == np.float32 and inputs["a"].tolist() == [1, 2.5]
-    assert inputs["b"].dtype == np.int64 and inputs["b"].shape == (2, 1)
+    assert inputs["b"].dtype == np.float32 and inputs["b"].shape == (2, 1)
     assert {name: inputs[name] for name in "cdefg"} == {
         "c": ["x"],
         "d": 5,
@@ -81,6 +81,33 @@ def test_without_a_signature_numbers_become_tensors_and_the_rest_values() -> Non
         "f": [[1], [2, 3]],
         "g": [True],
     }
+
+
+def test_without_a_signature_a_dtype_can_be_named() -> None:
+    """name:DTYPE= makes that tensor, from JSON and from a file alike; a name with another colon is text as before."""
+    inputs = parse(None, "a:INT64=[1,2]", "b:UINT8=7", "c:FP16=[[0.5]]")
+    assert [(name, inputs[name].dtype.name, inputs[name].shape) for name in "abc"] == [
+        ("a", "int64", (2,)),
+        ("b", "uint8", ()),
+        ("c", "float16", (1, 1)),
+    ]
+    assert parse(TEXT, "note:high=1") == {"text": "note:high=1"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "word", "problem"),
+    [
+        (None, "a:INT8=[300]", "input 'a': INT8, got int64 numbers that do not fit"),
+        (None, "a:INT64=[1.5]", "do not fit"),
+        (None, "a:INT64=hello", "is not JSON"),
+        (None, "a=[16777217]", "write a:INT64="),
+        (PAIR, "x:INT64=[1,2,3]", "takes FP32.3., not INT64"),
+    ],
+)
+def test_a_dtype_that_does_not_fit_is_refused_here(declared: Any, word: str, problem: str) -> None:
+    """Numbers that the dtype cannot hold, and a dtype that is not the model's, are mistakes of usage."""
+    with pytest.raises(click.UsageError, match=problem):
+        parse(declared, word)
 
 
 def test_a_bare_value_goes_to_the_only_open_input() -> None:

@@ -23,7 +23,7 @@ def payload(request: Request) -> memoryview:
 def there_and_back(inputs: dict[str, Any], batch: bool = False) -> dict[str, Any]:
     request = encode("echo", inputs, batch)
     header = Infer.unpack(request.plan.header(1000))
-    return decode(header.tensors, header.tensor_end, request.has_values, payload(request))
+    return decode(header.tensors, header.tensor_end, bool(request.values), payload(request))
 
 
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES.values(), ids=NUMPY_DTYPES)

@@ -133,8 +133,9 @@ def check_memory(one: Input) -> int:
 
 def _watch(one: Input) -> tuple[int, int]:
     for decode in (m.DECODERS[f.INFER], m.DECODERS[f.RESULT]):
-        assert isinstance(decode, m.Remembered)
-        decode._known.clear()
+        remembered = decode.__self__  # type: ignore[attr-defined]
+        assert isinstance(remembered, m.Remembered)
+        remembered.clear()
     tracemalloc.start()
     try:
         return check(one), tracemalloc.get_traced_memory()[1]

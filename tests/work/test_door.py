@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from hypothesis import given
@@ -70,7 +71,7 @@ def test_a_longer_length_has_no_smaller_bucket(one: int, other: int) -> None:
 
 def test_evenly_spread_lengths_waste_a_tenth() -> None:
     """In a full batch of one bucket, padded to its largest."""
-    for low, high in zip(BUCKETS[2:30], BUCKETS[3:31], strict=True):
+    for low, high in itertools.pairwise(BUCKETS[2:32]):
         lengths = range(low + 1, high + 1)
         assert 1 - sum(lengths) / (len(lengths) * high) < 0.115
 
@@ -121,6 +122,17 @@ def test_lanes_are_forgotten_and_not_mixed_up() -> None:
     lanes = {lane("hash", x=("FP32", (size,))) for size in range(10_000)}
     assert len(lanes) == 10_000 and first not in lanes
     assert len(DOOR._shapes) <= 4096 and len(DOOR._plans) <= 4096
+
+
+# ---- room in the slab
+
+
+def test_lengths_of_one_bucket_take_slots_of_one_size() -> None:
+    """So that they share the slab's chunks; where shapes are exact a slot is as large as its payload."""
+    assert sums(97).slot_bytes(390, False) == sums(90).slot_bytes(362, False) >= 390
+    assert plan("double", x=("FP32", (97,))).slot_bytes(388, False) == 388
+    assert plan("letters").slot_bytes(390, True) == plan("letters").slot_bytes(360, True)
+    assert plan("lists", x=("FP32", (1 << 20,))).slot_bytes(4 << 20, False) == 4 << 20
 
 
 # ---- cost

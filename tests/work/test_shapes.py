@@ -22,7 +22,7 @@ def worker() -> Worker:
 def sequence(seed: int, length: int, rows: int = 0) -> Ask:
     generator = torch.Generator().manual_seed(seed)
     shape = (rows,) if rows else ()
-    return Ask(rows, x=torch.rand(*shape, length, generator=generator), scale=torch.rand(*shape, generator=generator))
+    return Ask(rows, x=torch.rand((*shape, length), generator=generator), scale=torch.rand(shape, generator=generator))
 
 
 def picture(seed: int, height: int, width: int) -> Ask:
@@ -134,6 +134,22 @@ def test_a_module_may_take_lengths_or_not(tmp_path: object) -> None:
     asks = [Ask(x=torch.ones(length)) for length in (2, 5)]
     assert [answer["output"].item() for answer in worker.ask("plain", *asks)] == [2, 5]
     assert [answer["output"].item() for answer in worker.ask("long", *asks)] == [1, 1]
+
+
+def test_an_output_of_another_length_is_sent_as_it_is(tmp_path: object) -> None:
+    """Declared with −1 where the input has it, but not as long as the padded input: whose it is, nobody can tell."""
+    from pathlib import Path
+
+    from inferd.config import ModelConfig
+
+    path = Path(str(tmp_path)) / "halves.py"
+    path.write_text(
+        "class Halves:\n    inputs = {'x': ('FP32', (-1,))}\n    outputs = {'y': ('FP32', (-1,))}\n"
+        "    padding = {'x': 0}\n\n    def forward(self, batch):\n        return {'y': batch['x'][:, ::2]}\n"
+    )
+    worker = Worker(ModelConfig("halves", f"{path}:Halves"))
+    answers = worker.ask("halves", *[Ask(x=torch.ones(length)) for length in (2, 8)])
+    assert [answer["y"].tolist() for answer in answers] == [[1, 0, 0, 0], [1, 1, 1, 1]]
 
 
 # ---- ragged

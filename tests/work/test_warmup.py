@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from inferd.config import ModelConfig
+from inferd.config import ModelConfig, Settings
+from inferd.memory import Region
 from inferd.wire import batch as b
 from inferd.work import warmup
+from inferd.work.inline import InlineExecutor
 from tests.running import double
 from tests.work.in_process import Worker
 
@@ -31,6 +35,7 @@ def test_an_example_is_run_through_every_stage() -> None:
     for name in ("words", "letters", "sums", "lists", "pixels", "example"):
         assert [rows for rows, _ in models[name]["latency"]] == [1, 2, 4, 8, 16, 32, 64], name
     assert [rows for rows, _ in models["sized"]["latency"]] == [2, 4, 8]
+    assert [models[name]["latency_elements"] for name in ("sums", "pixels", "words")] == [17, 16 * 16 * 3, 1]
     assert models["mlp"]["latency"] == []  # it declares nothing, so nobody knows what to run
 
 
@@ -39,6 +44,33 @@ def test_a_replacement_measures_nothing() -> None:
     models = Worker(double("Words"), double("Sums")).models
     assert models["words"]["latency"] == models["sums"]["latency"] == []
     assert models["words"]["outputs"] == [["count", "ANY", []], ["even", "ANY", []]]
+
+
+def test_only_a_first_worker_is_told_to_measure() -> None:
+    """The executor knows which of its workers is a replacement."""
+
+    class Heard:
+        def __init__(self) -> None:
+            self.ready: list[Any] = []
+
+        def on_started(self, worker: int, pid: int) -> None: ...
+
+        def on_packet(self, worker: int, message: list[Any]) -> None:
+            self.ready.append([worker, message[2][0]["latency"] != []])
+
+        def on_exit(self, worker: int) -> None: ...
+
+    async def lives() -> list[Any]:
+        heard = Heard()
+        executor = InlineExecutor(Settings(models=(double("Words"),), arena_mib=4))
+        await executor.start(heard, Region.create("slab", 4096))
+        for worker in (0, 0, 1):
+            executor.spawn(worker, "cpu")
+            await asyncio.sleep(0)
+        await executor.close()
+        return heard.ready
+
+    assert asyncio.run(lives()) == [[0, True], [0, False], [1, True]]
 
 
 def test_a_model_that_cannot_run_large_batches_is_measured_up_to_there() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferd.errors import ConfigError, ProtocolError, RequestError, make
 from inferd.wire.messages import STANDARD, Infer, checked_supersede
-from inferd.wire.tensor import Tensor, aligned, layout
+from inferd.wire.tensor import ITEM_BYTES, Tensor, aligned, layout
 from inferd.wire.values import pack_values, unpack_values
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _ZEROS = bytes(64)
 class Plan:
     """What all requests of one model, tensor table, number of rows, priority and wish for a timeline have in common."""
 
-    __slots__ = ("_headers", "_message", "table", "tensor_end")
+    __slots__ = ("_headers", "_message", "model", "table", "tensor_end")
 
     def __init__(
         self, model: str, rows: int, signature: Iterable[Row], priority: str = STANDARD, timing: bool = False
@@ -60,6 +60,7 @@ class Plan:
         self.table, self.tensor_end = layout(signature)
         self._message = Infer(model, self.table, self.tensor_end, rows, None, priority, None, timing)
         self._headers: dict[tuple[int, str | None], bytes] = {}
+        self.model = model
         # The server's own check, before anything is sent. What passes makes a header of 12 KiB at most.
         Infer.unpack(self._message.pack())
 
@@ -78,18 +79,40 @@ class Plan:
 
 
 class Request:
-    """One INFER without its id: the plan for its header, and its payload as buffers to be written in order."""
+    """One INFER without its id: the plan for its header, and its payload as buffers to be written in order.
 
-    __slots__ = ("has_values", "payload_bytes", "pieces", "plan", "supersede")
+    `values` are those inputs that are sent as values, for the sake of error messages.
+    """
+
+    __slots__ = ("payload_bytes", "pieces", "plan", "supersede", "values")
 
     def __init__(
-        self, plan: Plan, pieces: list[Buffer], payload_bytes: int, has_values: bool, supersede: str | None
+        self, plan: Plan, pieces: list[Buffer], payload_bytes: int, values: dict[str, Any], supersede: str | None
     ) -> None:
         self.plan = plan
         self.pieces = pieces
         self.payload_bytes = payload_bytes
-        self.has_values = has_values
+        self.values = values
         self.supersede = supersede
+
+    @property
+    def model(self) -> str:
+        """Which model is asked."""
+        return self.plan.model
+
+    def not_a_tensor(self, models: Iterable[Mapping[str, Any]]) -> RequestError | None:
+        """When the server misses an input: whether that is one that was given, as a value where the model takes a
+        tensor. By the model's signature in `models`."""
+        rows = next((model.get("inputs") for model in models if model.get("name") == self.model), None)
+        try:
+            for name, dtype, shape in rows or ():
+                if name in self.values and dtype in ITEM_BYTES:
+                    kind = type(self.values[name]).__name__
+                    problem = f"is {dtype} {list(shape)}; pass a numpy array or a torch tensor, not a Python {kind}"
+                    return make("TENSOR", field=name, problem=problem)
+        except (TypeError, ValueError):
+            pass  # a signature of another form
+        return None
 
 
 _plans: dict[tuple[str, int, tuple[Row, ...], str, bool], Plan] = {}
@@ -119,7 +142,7 @@ def encode(
             _plans.clear()
         _plans[key] = plan
     pieces, payload_bytes = assemble(plan.table, plan.tensor_end, data, values)
-    return Request(plan, pieces, payload_bytes, bool(values), supersede)
+    return Request(plan, pieces, payload_bytes, values, supersede)
 
 
 def split(inputs: Mapping[str, Any]) -> tuple[list[Row], list[memoryview | None], dict[str, Any]]:

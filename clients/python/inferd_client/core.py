@@ -138,7 +138,7 @@ class Conversation:
             return [pack_prefix(call.kind, call.id, 0)]
         # Rounded up to whole milliseconds, so that one timeout gives one header.
         header = request.plan.header(max(math.ceil((call.deadline - now) * 1000), 0), request.supersede)
-        flags = f.HAS_VALUES if request.has_values else 0
+        flags = f.HAS_VALUES if request.values else 0
         head = pack_prefix(f.INFER, call.id, len(header), request.payload_bytes, flags) + header
         if request.payload_bytes <= JOIN_BYTES and request.pieces:
             return [head + request.pieces[0]]  # a payload as small as this is one piece
@@ -296,7 +296,10 @@ class Conversation:
             return
         call = self._answered(frame)
         if call is not None:
-            self._finish(call, None, message.exception(request_id))
+            error = message.exception(request_id)
+            if error.reason == "INPUT_MISSING" and call.request is not None:
+                error = call.request.not_a_tensor(self.models) or error
+            self._finish(call, None, error)
 
     def _on_welcome(self, frame: Frame) -> None:
         message = frame.message
