@@ -42,7 +42,7 @@ soak: venv      ## every answer its own, SECONDS=60, then the same with killed w
 	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),60) --kill-every 2
 
 gpu-test: venv  ## the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m tests.gpu
 
 gpu-bench: venv ## the benchmark on CUDA
 	$(BIN)/python benchmarks/throughput.py --device cuda

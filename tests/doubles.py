@@ -99,6 +99,22 @@ class InPlace:
         return {"y": x}
 
 
+class InPlacePrepared:
+    """Writes into its inputs in preprocess, and then raises on a negative number."""
+
+    inputs = {"x": ("FP32", (16,))}
+    warm_up = False
+
+    def preprocess(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x += 1
+        return {"x": x}
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if (batch["x"] < 0).any():
+            raise ValueError("negative")
+        return {"y": batch["x"] * 1}
+
+
 class Short:
     """Returns one row too few whenever it is given two or more."""
 

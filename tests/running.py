@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from inferd.serve.listener import Listener
 from inferd.serve.process import ProcessExecutor
 from inferd.wire.address import Address
 
+# `make gpu-test` runs the same tests with the workers on a GPU.
+DEVICE = os.environ.get("INFERD_TEST_DEVICE", "cpu")
 DOUBLES = Path(__file__).with_name("doubles.py")
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ def running(
     async def main() -> None:
         unix = Address(path=str(tmp_path / "inferd.sock"))
         chosen = Settings(
-            models=models, listen=(Address(host="127.0.0.1", port=0), unix), **{"devices": ("cpu",), **settings}
+            models=models, listen=(Address(host="127.0.0.1", port=0), unix), **{"devices": (DEVICE,), **settings}
         )
         runs: Executor
         if executor == "inline":

@@ -10,6 +10,7 @@ from inferd._version import __version__
 from inferd.cli.bench import bench
 from inferd.cli.infer import infer
 from inferd.cli.models import models
+from inferd.cli.profile import profile
 from inferd.cli.serve import serve
 from inferd.cli.status import status
 from inferd.errors import EXIT_CONFIG, EXIT_NO_DEVICE, ConfigError, DeviceUnavailable, InferdError
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, infer, models, status, bench):
+for command in (serve, infer, models, status, bench, profile):
     cli.add_command(command)
 
 

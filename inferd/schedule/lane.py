@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from inferd.schedule.latency import BUCKETS, Latency
-from inferd.schedule.ticket import Ticket
+from inferd.schedule.ticket import ORDER_BUDGET_S, Ticket
 
 T = TypeVar("T", bound=Ticket)
 
@@ -23,6 +23,7 @@ T = TypeVar("T", bound=Ticket)
 # refusal per shrinking interval, as for TCP, let the queue grow to 5 s in 10 s of twofold load (simulated).
 CODEL_TARGET_S = 0.005
 CODEL_INTERVAL_S = 0.1
+CODEL_MEMORY_S = 1.0
 # Every so many batches of a lane take one ticket along that would otherwise wait for ever behind more urgent ones.
 FLOOR_EVERY = 8
 # One in so many batches is as large as can be even where smaller ones were seen to be faster for their size.
@@ -84,8 +85,10 @@ class Lane(Generic[T]):
             entries.append(entry)
         else:
             bisect.insort(entries, entry, lo=self._start)
-        if ticket.patient:
+        if ticket.priority > 0.0 or ticket.due is None:
             self._patient.append(ticket)
+            if len(self._patient) > 2 * self.count + SWEEP:
+                self._patient = deque(waiting for waiting in self._patient if waiting.in_lane)
         self.count += 1
         self.rows += ticket.rows
 
@@ -97,8 +100,6 @@ class Lane(Generic[T]):
         if dead > SWEEP and dead > self.count:
             self._entries = [entry for entry in self._entries[self._start :] if entry[2].in_lane]
             self._start = 0
-        if len(self._patient) > SWEEP and len(self._patient) > 2 * self.count:
-            self._patient = deque(waiting for waiting in self._patient if waiting.in_lane)
 
     def head(self) -> T | None:
         """The ticket that shall run first."""
@@ -186,10 +187,16 @@ class Lane(Generic[T]):
         patient ticket."""
         return self.first_patient() if self._patient and self._batches % FLOOR_EVERY == 0 else None
 
+    def congested(self, now: float) -> bool:
+        """Whether CoDel has refused lately."""
+        return now - self._codel_refused_at < CODEL_MEMORY_S
+
     def standing(self, head: T, now: float, target: float) -> bool:
         """Whether CoDel refuses this head, which has neither deadline nor objective. `target` is what a queue may cost
         when there is no standing one: what the batch before takes."""
-        if now - head.queued_at < max(target, CODEL_TARGET_S):
+        # Whoever is put behind others for his client or his class has not waited until his place is reached.
+        since = max(head.queued_at, head.key - ORDER_BUDGET_S)
+        if now - since < max(target, CODEL_TARGET_S):
             if self._codel_refused_at != now:
                 self._codel_above_since = None
             return False

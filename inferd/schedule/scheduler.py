@@ -130,6 +130,12 @@ class Scheduler(Generic[T]):
         for key in list(self._ceilings)[: len(self._ceilings) - MAX_LATENCIES // 2]:
             del self._ceilings[key]
 
+    def latency_table(self, model: Hashable, largest: int) -> list[tuple[int, float, float]]:
+        """(rows, mean, planned) seconds of a model's batches: of its most experienced lane, else of the warm-up."""
+        lanes = [latency for key, latency in self._latencies.items() if isinstance(key, tuple) and key[0] == model]
+        best = max(lanes, key=lambda latency: latency.seen, default=self._priors.get(model))
+        return best.table(largest) if best is not None and best.known else []
+
     def _lane(self, ticket: T) -> Lane[T]:
         lane = self._lanes.get(ticket.lane)
         if lane is None:
@@ -144,15 +150,19 @@ class Scheduler(Generic[T]):
 
         Meant for the moment when only the header is known; nothing is changed but the count of refusals.
         """
-        if ticket.due is None or not (self.queued or self._running):
+        if not (self.queued or self._running):
             return None  # an idle device loses nothing by trying, and learns
         lane = self._lanes.get(ticket.lane)
+        if ticket.due is None:
+            return self._ahead_of_share(ticket, lane, now)
         latency = lane.latency if lane is not None else self._latencies.get(ticket.lane)
         if latency is None or not latency.known:
             return None
         due = ticket.due
-        ahead = self._backlog + len(self._lanes) * latency.mean(1)
-        if now + 2.0 * (ahead / self.workers + latency.mean(ticket.max_rows)) < due:
+        ahead = self._backlog
+        if len(self._lanes) > LANES_LOOKED_AT:
+            ahead += len(self._lanes) * latency.mean(1)  # many lanes are many small batches
+        if now + 2.0 * ahead / self.workers + 2.0 * latency.mean(ticket.max_rows) < due:
             return None  # plenty of time, whatever comes first
         if ticket.priority > 0.0 and (lane is None or lane.first_patient() is None):
             return None  # the progress floor needs one to take along
@@ -181,6 +191,20 @@ class Scheduler(Generic[T]):
         if over <= 0 or now - latency.ran_at > PROBE_AFTER * ticket.budget:
             return None
         return min(max(over, 0.001), MAX_RETRY_AFTER_S)
+
+    def _ahead_of_share(self, ticket: T, lane: Lane[T] | None, now: float) -> float | None:
+        """For requests that could wait for ever. While CoDel refuses, it is the client far ahead of its share that is
+        turned away: its requests would be the oldest of the queue for being put behind all others, and all be refused
+        (simulated: an aggressor got 0 of its share, and 0.97 so)."""
+        client = ticket.client
+        if client is None or lane is None or not lane.congested(now):
+            return None
+        ahead = client.tag - now - self._full_round(lane)
+        return min(ahead, MAX_RETRY_AFTER_S) if ahead > 0.0 else None
+
+    def _full_round(self, lane: Lane[T]) -> float:
+        """Seconds between two full batches of a lane while all lanes have work."""
+        return lane.latency.mean(lane.largest) * len(self._lanes) / self.workers
 
     def _others_before(self, ticket: T, own: Lane[T] | None, now: float) -> float:
         """Seconds of work of other lanes that comes before the ticket."""
@@ -367,8 +391,7 @@ class Scheduler(Generic[T]):
         idle = idle and self.queued == 1 and not self._running
         while (head := lane.head()) is not None:
             if head.due is None:
-                full = lane.latency.mean(lane.largest) * len(self._lanes) / self.workers
-                if lane.standing(head, now, full) and lane.count > 1:
+                if lane.standing(head, now, self._full_round(lane)) and lane.count > 1:
                     self._leaves(head, State.OVER)
                     refused.append(head)
                     continue

@@ -94,11 +94,6 @@ class Ticket:
         self.state = State.NEW
 
     @property
-    def patient(self) -> bool:
-        """Whether others may pass it for ever: batch class, or no deadline. The progress floor is for these."""
-        return self.priority > 0.0 or self.due is None
-
-    @property
     def budget(self) -> float:
         """The time it had when it came, in seconds."""
         return ORDER_BUDGET_S if self.due is None else self.due - self.arrived

@@ -498,7 +498,12 @@ class Engine:
                 for worker in self.pool.workers
             ],
             "models": [
-                {"name": model.name, "results": model.results, "rows": model.rows}
+                {
+                    "name": model.name,
+                    "results": model.results,
+                    "rows": model.rows,
+                    "latency": self.scheduler.latency_table(model.index, model.max_batch_size),
+                }
                 for model in self.door.models.values()
             ],
             "counters": dict(sorted(self.counters.items())),

@@ -6,6 +6,7 @@ Nouns:
     worker        the process: receives a packet, runs it, sends a packet                           worker.py
     served        a user's model behind one face, whatever it is made of                            loader.py
     runner        one packet in, one packet out: what a worker does, without the process            runner.py
+    run           one batch on its way through the model                                            run.py, rows.py
     inputs        rows of the slab seen as one batch, on the device                                 inputs.py
     outputs       a batch's results split by row and written to the arena                           outputs.py
     warm-up       how long batches take, measured before the first request                          warmup.py

@@ -264,7 +264,7 @@ def location(error: BaseException, module_name: str = "") -> str:
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     origin = module_name if module_name.endswith(".py") else inspect_origin(module_name)
-    own_folder = str(Path(__file__).parent)
+    own_folder = str(Path(__file__).parents[1])
     users = [f for f in frames if not f.filename.startswith(("<", own_folder)) and "/importlib/" not in f.filename]
     for frame in reversed(users):
         if frame.filename == origin:
@@ -275,7 +275,7 @@ def location(error: BaseException, module_name: str = "") -> str:
 def location_in(detail: str) -> str:
     """The same from the text of a traceback: the deepest line outside inferd and its libraries."""
     frames = re.findall(r'File "(.+?)", line (\d+)', detail)
-    own_folder = str(Path(__file__).parent)
+    own_folder = str(Path(__file__).parents[1])
     users = [f for f in frames if not f[0].startswith(("<", own_folder)) and "/site-packages/" not in f[0]]
     return ":".join((users or frames or [("?", "0")])[-1])
 

@@ -551,3 +551,18 @@ def test_a_welcome_that_makes_no_sense(values: Any) -> None:
     link.say(f.WELCOME, Welcome("test", {}), values=values)
     with pytest.raises(ProtocolError, match="no list of models"):
         link.conversation.greeting.answer()
+
+
+def test_a_list_for_a_tensor_is_told_what_to_pass() -> None:
+    """When the server misses an input that was given as a list, the error says that a tensor is wanted; another input
+    that is missing is the server's own sentence."""
+    link = Link()
+    link.conversation.models = [{"name": "echo", "inputs": [["x", "FP32", [4]], ["y", "FP32", [4]]]}]
+    for given, reason, says in (([1.0], "TENSOR", "numpy array"), (np.ones(4, np.float32), "INPUT_MISSING", "'y'")):
+        call = make_call({"x": given})
+        link.conversation.open(call)
+        link.to_server(*link.conversation.start(call, 100.0))
+        error = make("INPUT_MISSING", model="echo", field="y", expected="a tensor of FP32 [4]")
+        link.say(f.ERROR, Error.of(error), call.id)
+        assert isinstance(call.error, InvalidArgument) and call.error.reason == reason
+        assert says in call.error.message and call.error.request_id == call.id

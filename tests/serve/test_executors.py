@@ -16,7 +16,20 @@ from tests.running import Daemon, double, running
 
 @pytest.fixture(scope="module", params=["inline", "process"])
 def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    names = ["Double", "Nonce", "Hash", "Picky", "InPlace", "Short", "Unsendable", "Words", "mlp", "Two", "Example"]
+    names = [
+        "Double",
+        "Nonce",
+        "Hash",
+        "Picky",
+        "InPlace",
+        "InPlacePrepared",
+        "Short",
+        "Unsendable",
+        "Words",
+        "mlp",
+        "Two",
+        "Example",
+    ]
     folder = tmp_path_factory.mktemp("daemon")
     with running(folder, *[double(name) for name in names], executor=request.param) as daemon:
         yield daemon
@@ -142,6 +155,25 @@ def test_a_model_that_writes_into_its_inputs_gives_right_answers(client: Client)
     with pytest.raises(Internal):
         client.infer("inplace", {"x": np.full(1, -5, np.float32)})
     assert client.infer("inplace", {"x": np.zeros(1, np.float32)})["y"].tolist() == [1]
+
+
+def test_a_preprocess_that_writes_into_its_inputs_never_answers_wrong(daemon: Daemon) -> None:
+    """A batch whose inputs were changed is not tried again with what is left of them: an error, never a wrong sum."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def ask(number: float) -> float | None:
+        try:
+            return float(client.infer("inplaceprepared", {"x": np.full(16, number, np.float32)})["y"][0])
+        except Internal:
+            return None
+
+    numbers = [float(n) for n in range(12)]
+    numbers[4] = -9.0
+    with Client(daemon.url) as client, ThreadPoolExecutor(12) as threads:
+        for _ in range(3):
+            answers = list(threads.map(ask, numbers))
+            assert all(answer in (None, n + 1) for n, answer in zip(numbers, answers, strict=True)), answers
+    assert [answer is None for answer in answers] == [n < 0 for n in numbers]
 
 
 def test_outputs_are_checked_for_length(client: Client) -> None:

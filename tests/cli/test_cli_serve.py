@@ -1,0 +1,260 @@
+"""`inferd serve` as a newcomer meets it: what can go wrong at the start is one sentence with the reason, and where."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inferd.cli.serve import command, default_socket, serve
+from inferd.config import Settings
+from inferd.errors import ConfigError
+from inferd.serve import daemon
+
+MODEL = """
+import torch
+class Model:
+    inputs = {{"x": ("FP32", (1,))}}
+    {more}
+    def forward(self, batch):
+        return {{"y": batch["x"]}}
+"""
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`inferd serve` in `folder`, and the lines it said until it was ready or over, standard error included."""
+    url = f"inferd+unix://{folder / 'inferd.sock'}"
+    # With -P, as the installed `inferd` is: the current folder is not on the path of the daemon itself.
+    start = [sys.executable, "-P", "-m", "inferd", "serve", *words, "--listen", url, "--device", "cpu"]
+    with subprocess.Popen(start, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "is ready" in line:
+                break
+        yield process, said
+        process.terminate()
+        process.wait(20)
+
+
+def refusal(folder: Path, *words: str) -> str:
+    """What a daemon that does not start says, all lines; it exits 78."""
+    with serving(folder, *words) as (process, said):
+        assert process.wait(20) == 78, said
+    return "".join(said)
+
+
+@pytest.mark.parametrize("executor", ["process", "inline"])
+def test_the_folder_it_is_started_in_is_the_models_and_not_torchs(tmp_path: Path, executor: str) -> None:
+    """A torch.py or random.py in the folder is never run, and a package in the folder can be served."""
+    for name in ("torch.py", "random.py", "msgpack.py"):
+        (tmp_path / name).write_text("raise SystemExit('this was run')")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "net.py").write_text("import helper\n" + MODEL.format(more=""))
+    (tmp_path / "helper.py").write_text("")
+    with serving(tmp_path, "mine.net:Model", "--executor", executor) as (_, said):
+        assert "is ready" in said[-1], said
+
+
+def test_a_model_may_be_in_a_file_called_as_a_library_is(tmp_path: Path) -> None:
+    """types.py:Model is served, and what others import as `types` stays what it is."""
+    (tmp_path / "types.py").write_text(MODEL.format(more=""))
+    with serving(tmp_path, "types.py:Model") as (_, said):
+        assert "is ready" in said[-1], said
+
+
+def test_what_a_model_prints_is_seen_at_once(tmp_path: Path) -> None:
+    """Standard output is a pipe here, and the line is there before the daemon is ready."""
+    more = "def load(self, device): print('loading the weights')"
+    (tmp_path / "net.py").write_text(MODEL.format(more=more))
+    with serving(tmp_path, "net.py:Model") as (_, said):
+        assert "is ready" in said[-1] and "loading the weights\n" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("import torch\nimport nothing_of_this_name", 2),
+        ("class Model:\n    def __init__(self):\n        raise ValueError('no weights')", 3),
+        (MODEL.format(more="def load(self, device): raise ValueError('no weights')"), 5),
+        (MODEL.format(more="example = {'x': torch.zeros(1)}; preprocess = lambda self, x: 1 / 0"), 5),
+        (MODEL.format(more="inputs = {'x': ('FLOAT', (1,))}"), 3),
+        ("class Model:\n    forward = property(lambda self: 1 / 0)", 2),
+    ],
+    ids=["import", "factory", "load", "example", "signature", "attribute"],
+)
+def test_a_model_that_does_not_load_is_found_in_its_file(tmp_path: Path, code: str, line: int) -> None:
+    """Whatever fails, the last sentence and the log's `at` have the file and the line."""
+    (tmp_path / "net.py").write_text(code)
+    said = refusal(tmp_path, "net.py:Model", "--log-format", "json")
+    place = f"{tmp_path}/net.py:{line}"
+    failed = [json.loads(text) for text in said.splitlines() if '"load_failed"' in text]
+    assert [event["at"] for event in failed] == [place], said
+    assert place in said.splitlines()[-1] and said.splitlines()[-1].startswith("inferd: ")
+
+
+def test_a_worker_that_ends_while_it_loads_says_how(tmp_path: Path) -> None:
+    """A model that ends its process without a word: the sentence has the exit status."""
+    (tmp_path / "net.py").write_text(MODEL.format(more="def load(self, device): import os; os._exit(7)"))
+    assert "(status 7)" in refusal(tmp_path, "net.py:Model").splitlines()[-1]
+
+
+@pytest.mark.parametrize("flag", ["--slab-mib", "--arena-mib"])
+@pytest.mark.parametrize("mib", ["100000000", "1000000000000000"])
+def test_more_memory_than_there_is_is_one_sentence(tmp_path: Path, flag: str, mib: str) -> None:
+    """It names the setting, without a traceback."""
+    said = refusal(tmp_path, "echo", flag, mib)
+    assert said.count("\n") == 1 and flag[2:].replace("-", "_") in said
+
+
+def test_a_device_that_cannot_be_is_a_setting(inferd) -> None:
+    """`--device tpu` exits 78, as every setting that cannot be used; 69 is for one that is not there."""
+    said = inferd("serve", "echo", "--device", "tpu", "--listen", "inferd://127.0.0.1:0")
+    assert said == (78, "", "inferd: 'tpu' is no device: use cpu, cuda, cuda:N or auto\n")
+    for device in ("cpu", "auto", "cuda", "cuda:3"):
+        Settings(devices=(device,)).check()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("/proc/no/inferd.sock", "/proc/no: No such file"), ("/dev/null/inferd.sock", "/dev/null")]
+)
+def test_a_socket_that_cannot_be_made_says_why(tmp_path: Path, path: str, reason: str) -> None:
+    """The system's reason, and no guess at another daemon."""
+    said = refusal(tmp_path, "echo", "--listen", f"inferd+unix://{path}").splitlines()[-1]
+    assert reason in said and "another inferd" not in said
+
+
+def test_an_address_that_is_taken_hints_at_the_other(tmp_path: Path, daemon_url: str) -> None:
+    """Only then is another daemon the likely reason."""
+    assert "is another inferd running there?" in refusal(tmp_path, "echo", "--listen", daemon_url)
+
+
+# ---- the default socket
+
+
+def test_the_default_socket_is_in_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without $XDG_RUNTIME_DIR a folder is made that only the user can enter; one that others can write to, a link, or
+    somebody else's is refused."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"inferd-{os.getuid()}"
+    for _ in range(2):
+        assert default_socket() == f"{folder}/inferd.sock"
+        assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o770)
+    with pytest.raises(ConfigError, match="only you can write to"):
+        default_socket()
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="only you can write to"):
+        default_socket()
+    folder.unlink()
+    folder.mkdir(0o700)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    folder.rename(tmp_path / "inferd-12345")
+    with pytest.raises(ConfigError, match="that you own"):
+        default_socket()
+
+
+def test_the_default_socket_is_in_the_runtime_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """$XDG_RUNTIME_DIR is the user's own already."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert default_socket() == "/run/user/7/inferd.sock"
+
+
+# ---- settings
+
+
+def test_every_setting_has_its_variable() -> None:
+    """Each field of Settings but the models is a flag, and the flag reads INFERD_ and its name."""
+    flags = {parameter.name: parameter.envvar for parameter in serve.params}
+    fields = set(Settings.__dataclass_fields__) - {"models"}
+    assert fields <= set(flags)
+    for field in fields - {"devices"}:
+        assert flags[field] == f"INFERD_{field.upper()}"
+    assert flags["devices"] == "INFERD_DEVICE" and flags["executor"] == "INFERD_EXECUTOR"
+
+
+def test_variables_are_read_and_flags_go_before_them(inferd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a variable says is what the flag would have said; several values are divided by blanks."""
+    seen: list[Settings] = []
+    monkeypatch.setattr(sys.modules["inferd.cli.serve"], "_run", lambda settings, executor: seen.append(settings))
+    monkeypatch.setenv("INFERD_LISTEN", "inferd://127.0.0.1:1 inferd+unix:///tmp/a.sock")
+    monkeypatch.setenv("INFERD_DEVICE", "cpu cpu")
+    monkeypatch.setenv("INFERD_SLAB_MIB", "512")
+    monkeypatch.setenv("INFERD_DRAIN_TIMEOUT_S", "2.5")
+    assert inferd("serve", "echo", "--slab-mib", "1024").code == 0
+    (settings,) = seen
+    assert [str(address) for address in settings.listen] == ["inferd://127.0.0.1:1", "inferd+unix:///tmp/a.sock"]
+    assert (settings.devices, settings.slab_mib, settings.drain_timeout_s) == (("cpu", "cpu"), 1024, 2.5)
+    monkeypatch.setenv("INFERD_SLAB_MIB", "many")
+    assert "INFERD_SLAB_MIB" in inferd("serve", "echo").err
+
+
+def test_the_hint_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name where `inferd` is on the path, else by the way it was started, from this folder."""
+    folder = tmp_path / "env" / "bin"
+    folder.mkdir(parents=True)
+    program = folder / "inferd"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command() == "env/bin/inferd"
+    monkeypatch.chdir("/")
+    assert command() == str(program)[1:]
+    monkeypatch.setattr(sys, "argv", ["/x/inferd/__main__.py"])
+    assert command().endswith(" -m inferd")
+    monkeypatch.setenv("PATH", str(folder))
+    assert command() == "inferd"
+
+
+def test_the_limit_of_open_files_is_raised(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The soft limit becomes the hard one; only where that is too low for the connections is there a line."""
+    limits = [(1024, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    caplog.set_level("INFO", "inferd")
+    daemon.allow_descriptors(4000)
+    assert limits[-1] == (4096, 4096) and not caplog.records
+    daemon.allow_descriptors(5000)
+    assert [record.getMessage() for record in caplog.records] == ["few_descriptors"]
+
+
+def test_a_stop_takes_no_longer_than_it_is_given(tmp_path: Path) -> None:
+    """--drain-timeout-s bounds how long a request that does not end holds the daemon up."""
+    from inferd_client import Client, InferdError
+
+    (tmp_path / "net.py").write_text(MODEL.format(more="def load(self, d): import time; self.s = time.sleep"))
+    text = (tmp_path / "net.py").read_text().replace("return {", "self.s(30); return {")
+    (tmp_path / "net.py").write_text(text.replace("inputs =", "warm_up = False; inputs ="))
+    with serving(tmp_path, "net.py:Model", "--drain-timeout-s", "0.2") as (process, said):
+        assert "is ready" in said[-1], said
+        import threading
+
+        import numpy as np
+
+        def ask() -> None:
+            with Client(f"inferd+unix://{tmp_path / 'inferd.sock'}") as client, contextlib.suppress(InferdError):
+                client.infer("model", {"x": np.ones(1, np.float32)})
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        with Client(f"inferd+unix://{tmp_path / 'inferd.sock'}") as client:
+            while not client.status()["in_flight"]:
+                pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        thread.join(10)
