@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -25,3 +28,17 @@ class Mlp(nn.Module):
         """float32 [rows, 128] → float32 [rows, 10]."""
         result: torch.Tensor = self.layers(x)
         return result
+
+
+class Tail:
+    """Doubles rows of any length, padded to the longest of a batch, on a device that sleeps 2 ms + 0.2 ms a row."""
+
+    inputs = {"x": ("FP32", (-1,))}
+    outputs = {"y": ("FP32", (-1,))}
+    padding = {"x": 0}
+    max_batch_size = 16
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """[rows, longest] → [rows, longest]."""
+        time.sleep(0.002 + 0.0002 * len(batch["x"]))
+        return {"y": batch["x"] * 2}
