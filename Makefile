@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 
-.PHONY: help venv serve test lint types wheel bench fuzz soak gpu-test gpu-bench clean
+.PHONY: help venv serve test lint types wheel bench sim fuzz soak gpu-test gpu-bench clean
 
 help:           ## these verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -34,12 +34,16 @@ wheel: venv     ## the wheel, installed and tried in a clean environment
 bench: venv     ## rates, latencies and CPU beside their limits, in one run (about 5 minutes)
 	$(BIN)/python benchmarks/throughput.py
 
+sim: venv       ## the scheduler in a simulated world: the tables of docs/SCHEDULING.md
+	$(BIN)/python -m tests.sim
+
 fuzz: venv      ## hostile bytes at the decoder, SECONDS=120
 	$(BIN)/python tests/fuzz/fuzz_wire.py --seconds $(or $(SECONDS),120)
 
-soak: venv      ## every answer its own, SECONDS=60, then the same with killed workers
+soak: venv      ## SECONDS=60 each: every answer its own; with killed workers; callers who change their minds
 	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),60)
 	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),60) --kill-every 2
+	$(BIN)/python -m tests.storm --seconds $(or $(SECONDS),60)
 
 gpu-test: venv  ## the tests that need a CUDA device
 	$(BIN)/python -m tests.gpu

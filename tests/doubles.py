@@ -132,6 +132,23 @@ class Unsendable:
         return [{"thing": object()} for _ in batch["x"]]
 
 
+class Counted:
+    """A device that sleeps, and says how many rows it has computed so far, this batch included."""
+
+    inputs = {"x": ("FP32", (1,))}
+    max_batch_size = 64
+    warm_up = False
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        rows = len(batch["x"])
+        time.sleep(0.005 + 0.001 * rows)
+        self.rows += rows
+        return {"y": batch["x"], "computed": torch.full((rows, 1), self.rows, dtype=torch.int64)}
+
+
 class Slow:
     """Takes a while, and says so. Nothing waits for its warm-up."""
 

@@ -83,10 +83,23 @@ def frame(
     )
 
 
-def closes(name: str, direction: str, state: str, data: bytes, why: str) -> None:
-    """Bytes after which the connection ends."""
+def closes(
+    name: str, direction: str, state: str, data: bytes, why: str, silently: bool = False, reason: str = "PROTOCOL"
+) -> None:
+    """Bytes after which the connection ends. A server says one ERROR before, if it was spoken to in this protocol."""
+    entry = {"name": name, "direction": direction, "state": state, "hex": data.hex(), "outcome": "closes"}
+    if silently or direction == TO_CLIENT:
+        entry["outcome"] = "closes silently"
+    else:
+        entry["code"] = "UNIMPLEMENTED" if reason == "UNSUPPORTED_VERSION" else "INVALID_ARGUMENT"
+        entry["reason"] = reason
+    refused.append({**entry, "why": why})
+
+
+def skipped(name: str, direction: str, data: bytes, why: str) -> None:
+    """A frame that is read and forgotten, without an answer."""
     refused.append(
-        {"name": name, "direction": direction, "state": state, "hex": data.hex(), "outcome": "closes", "why": why}
+        {"name": name, "direction": direction, "state": "OPEN", "hex": data.hex(), "outcome": "skipped", "why": why}
     )
 
 
@@ -138,7 +151,7 @@ def conversation() -> None:
                 {
                     "name": "ner",
                     "inputs": [["text", "STRING", []]],
-                    "outputs": [["entities", "LIST", []]],
+                    "outputs": [["spans", "LIST", []]],
                     "max_batch_size": 16,
                 },
                 {"name": "anything", "inputs": None, "outputs": None, "max_batch_size": 1},
@@ -170,7 +183,7 @@ def conversation() -> None:
         "RESULT",
         3,
         {},
-        values={"entities": [{"text": "Ada Lovelace", "label": "PER", "start": 0, "end": 12, "score": 0.75}]},
+        values={"spans": [{"entity": "PER", "start": 0, "end": 12, "text": "Ada Lovelace", "score": 0.75}]},
         credits=63,
     )
     frame(
@@ -280,7 +293,7 @@ def conversation() -> None:
                 "released": "freed",
             }
         },
-        values={"entities": []},
+        values={"spans": []},
         credits=64,
     )
     frame(
@@ -358,6 +371,24 @@ def conversation() -> None:
             "retryable": False,
         },
     )
+    frame(
+        "infer_gap",
+        TO_SERVER,
+        "INFER",
+        12,
+        {"model": "pair", "inputs": [["a", "UINT8", [1], 64], ["b", "UINT8", [1], 256]]},
+        bytes(64) + b"\x01" + bytes(191) + b"\x02",
+    )
+    frame(
+        "infer_empty_at_the_end",
+        TO_SERVER,
+        "INFER",
+        13,
+        {"model": "odd", "inputs": [["x", "UINT8", [3], 0], ["nothing", "FP32", [0], 64]]},
+        padded(b"\x01\x02\x03"),
+    )
+    frame("infer_rows_without_inputs", TO_SERVER, "INFER", 14, {"model": "odd", "rows": 2})
+    frame("result_empty", TO_CLIENT, "RESULT", 14, None, credits=64)
     frame("cancel", TO_SERVER, "CANCEL", 5, None)
     frame(
         "error_cancelled",
@@ -395,12 +426,21 @@ def refusals() -> None:
     one = msgpack.packb({"model": "double", "inputs": [["x", "FP32", [1], 0]]})
     start = (TO_SERVER, "START")
     opened = (TO_SERVER, "OPEN")
-    closes("http", *start, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "another protocol")
-    closes("tls", *start, bytes.fromhex("160301020001000001fc0303"), "another protocol")
-    closes("ssh", *start, b"SSH-2.0-OpenSSH_9.6\r\n", "another protocol")
-    closes("zero_bytes", *start, bytes(8), "another protocol")
-    closes("bad_magic", *start, b"\xf1\x6e\x67" + pack(1, hello, b"", 0)[3:], "the third byte is not 66")
+    closes("http", *start, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "another protocol", True)
+    closes("tls", *start, bytes.fromhex("160301020001000001fc0303"), "another protocol", True)
+    closes("ssh", *start, b"SSH-2.0-OpenSSH_9.6\r\n", "another protocol", True)
+    closes("zero_bytes", *start, bytes(8), "another protocol", True)
+    closes("bad_magic", *start, b"\xf1\x6e\x67" + pack(1, hello, b"", 0)[3:], "the third byte is not 66", True)
+    closes("bad_magic_later", *opened, b"\xf1\x6e\x67" + pack(7, None, b"", 1)[3:], "the third byte is not 66", True)
+    closes("http_later", *opened, b"POST /v2/infer HTTP/1.1\r\n\r\n", "another protocol", True)
     closes("bad_version", *start, b"\xf1\x6e\x66\x02" + pack(1, hello, b"", 0)[4:], "frame version 2")
+    for name, fields, reason, why in (
+        ("hello_without_versions", {"client": "vectors/1"}, "FIELD_MISSING", "no versions"),
+        ("hello_versions_text", {"versions": "1"}, "FIELD_TYPE", "versions is no list"),
+        ("hello_versions_backwards", {"versions": [3, 1]}, "UNSUPPORTED_VERSION", "no version is between these"),
+        ("hello_of_the_future", {"versions": [2, 3]}, "UNSUPPORTED_VERSION", "none that this server speaks"),
+    ):
+        closes(name, *start, pack(1, fields, b"", 0), why, reason=reason)
     closes("infer_before_hello", *start, pack(3, one, fp32(1), 1), "only HELLO opens a conversation")
     closes("unknown_type_before_hello", *start, pack(99, None, b"", 1), "only HELLO opens a conversation")
     closes("hello_too_large", *start, prefix(1, 0, 0, 64, 4096, 0), "more than 4 KiB before HELLO")
@@ -432,10 +472,22 @@ def refusals() -> None:
 
     x = ["x", "FP32", [1], 0]
     answered("unknown_type", pack(99, b"\xc1\xc1", b"abc", 1), "UNKNOWN_MESSAGE", "type 99; its bytes are skipped")
+    skipped("unknown_type_without_an_id", TO_SERVER, pack(99, None, b"abc", 0), "an ERROR with id 0 would end it all")
+    skipped("unknown_type_from_server", TO_CLIENT, pack(99, b"\xc1\xc1", b"abc", 1), "type 99; its bytes are skipped")
+    skipped("cancel_of_nothing", TO_SERVER, pack(6, None, b"", 4711), "no request of this id is unanswered")
+    skipped(
+        "error_of_nothing", TO_CLIENT, pack(5, {"code": "INTERNAL"}, b"", 4711), "no request of this id is unanswered"
+    )
     answered("model_missing", pack(3, {}, b"", 1), "FIELD_MISSING", "no model")
     answered("model_not_text", pack(3, {"model": 7}, b"", 1), "FIELD_TYPE", "the model is a number")
     answered("model_too_long", pack(3, {"model": "m" * 65}, b"", 1), "FIELD_VALUE", "a name of 65 characters")
     answered("inputs_no_list", pack(3, {"model": "m", "inputs": {}}, b"", 1), "FIELD_TYPE", "inputs is a map")
+    answered("inputs_row_of_5", pack(3, table([*x, 0]), fp32(1), 1), "FIELD_TYPE", "a row of five entries")
+    answered("inputs_name_empty", pack(3, table(["", *x[1:]]), fp32(1), 1), "FIELD_VALUE", "a tensor without a name")
+    many = [[f"t{n}", "FP32", [0], 0] for n in range(65)]
+    answered(
+        "inputs_65_tensors", pack(3, table(*many), b"", 1), "FIELD_VALUE", "65 tensors; 129 would end the connection"
+    )
     answered("rows_zero", pack(3, table(x, rows=0), fp32(1), 1), "FIELD_VALUE", "rows = 0")
     answered("rows_mismatch", pack(3, table(x, rows=2), fp32(1), 1), "ROWS", "rows = 2, but the tensor leads with 1")
     for name, value in (("nan", math.nan), ("infinite", math.inf), ("negative", -1)):
@@ -459,6 +511,7 @@ def refusals() -> None:
         ("dtype", [["a", "FLOAT", [1], 0]], fp32(1), "no such dtype"),
         ("big_endian", [["a", ">f4", [1], 0]], fp32(1), "no such dtype"),
         ("negative_dim", [["a", "FP32", [-1], 0]], fp32(1), "a size of −1"),
+        ("dims_17", [["a", "FP32", [1] * 17, 0]], fp32(1), "17 dimensions"),
         ("dims_65", [["a", "FP32", [1] * 65, 0]], fp32(1), "65 dimensions"),
         ("huge_beside_zero", [["a", "FP32", [2**40, 2**40, 0], 0]], b"", "no bytes, but strides over 2^63"),
     ):
@@ -479,9 +532,11 @@ def document() -> str:
     refusals()
     about = (
         "frames: one conversation, each frame with its meaning (null is nil; a payload is in "
-        "hex; values is the decoded values segment, null when the frame has none). refused: what must not be taken, "
-        "the state of the receiver, and what follows: the connection closes, or the frame is answered with this code "
-        "and reason and the connection goes on. docs/PROTOCOL.md is the specification."
+        "hex; values is the decoded values segment, null when the frame has none); its models are invented. refused: "
+        "what is not taken, the state of the receiver, and what follows (outcome). closes: one ERROR with id 0 and this "
+        "code and reason, then the end of the connection. closes silently: its end, without a frame. answered: an ERROR with the "
+        "frame's id and this code and reason, and the connection goes on. skipped: the frame is forgotten without an "
+        "answer. docs/PROTOCOL.md is the specification."
     )
     return json.dumps({"about": about, "frames": frames, "refused": refused}, indent=1, ensure_ascii=False) + "\n"
 
