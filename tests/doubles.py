@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from inferd import errors
+
 
 class Double:
     """Doubles a tensor."""
@@ -285,3 +287,25 @@ class Hungry:
         if len(batch["x"]) > self.rows:
             torch.empty(1 << 50, dtype=torch.uint8)
         return {"y": batch["x"]}
+
+
+class Leaky:
+    """Raises inferd's own errors with words of its own, in every stage."""
+
+    inputs = {"stage": ("STRING", ())}
+    warm_up = False
+
+    def preprocess(self, stage: str) -> str:
+        if stage == "preprocess":
+            raise errors.InvalidArgument("a secret of preprocess", reason="ROWS")
+        return stage
+
+    def forward(self, batch: list[str]) -> list[Any]:
+        if "forward" in batch:
+            raise errors.InvalidArgument("a secret of forward", reason="VALUES")
+        return [{"stage": stage} for stage in batch]
+
+    def postprocess(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        if outputs["stage"] == "postprocess":
+            raise errors.InvalidArgument("a secret of postprocess", reason="TENSOR")
+        return outputs

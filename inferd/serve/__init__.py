@@ -12,5 +12,6 @@ The way of one request, file by file:
     8. engine.py      the packet that comes back is split by request
     9. session.py     a prefix, a header and a view of the worker's arena leave in one gathered write
 
+    report.py         the timeline in a reply, and the status
     daemon.py         signals, the ready line, the drain
 """

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from inferd import log
-from inferd._version import __version__
 from inferd.config import MIB, Settings
 from inferd.errors import CATALOGUE, DeviceUnavailable, ModelLoadError, RequestError, make
 from inferd.memory import Region
 from inferd.schedule.scheduler import Batch, Scheduler
 from inferd.schedule.ticket import Client, State
+from inferd.serve import report
 from inferd.serve.admission import Door
 from inferd.serve.executor import Executor
 from inferd.serve.pool import Arena, Condition, Pool, Worker
@@ -67,7 +66,7 @@ class Engine:
         self._dispatching = False
         self._arriving_bytes = 0
         self._dirty: list[Session] = []
-        self._started_at = time.time()
+        self.started_at = time.time()
         self._housekeeping: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._expiry_at = float("inf")
@@ -357,7 +356,9 @@ class Engine:
                 session.window.waited(batch.started_at - request.arrived, request.budget, now)
                 header = heads[head]
                 if request.header.timing:
-                    header = with_timing(header, self._timeline(request, worker, batch, compute_us, padded, now))
+                    header = with_timing(
+                        header, report.timeline(request, batch, worker.batch_id, compute_us, padded, now)
+                    )
                 session.answer(request, header, flags, arena, offset, nbytes)
             chunk = request.chunk
             if chunk is not None:
@@ -375,25 +376,6 @@ class Engine:
             self.counters["batches"] += 1
             self.scheduler.settle(batch, now, now - batch.started_at)
             self._next(worker, now)
-
-    def _timeline(
-        self,
-        request: Request,
-        worker: Worker[Batch[Request]],
-        batch: Batch[Request],
-        compute_us: int,
-        padded: float,
-        now: float,
-    ) -> dict[str, Any]:
-        return {
-            "queued_ms": round((batch.started_at - request.arrived) * 1000, 3),
-            "compute_ms": compute_us / 1000,
-            "total_ms": round((now - request.arrived) * 1000, 3),
-            "batch_id": worker.batch_id,
-            "batch_rows": batch.rows,
-            "padded": padded,
-            "released": batch.why,
-        }
 
     def _failed_alone(self, request: Request, reason: str, detail: str, now: float) -> None:
         model = request.plan.model.name
@@ -473,41 +455,7 @@ class Engine:
 
     def status(self) -> dict[str, Any]:
         """What is going on, for `inferd status`."""
-        in_flight = sum(len(session.in_flight) for session in self.sessions)
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "uptime_s": time.time() - self._started_at,
-            "state": "draining" if self.draining else "ready" if self.pool.serving else "no worker",
-            "connections": len(self.sessions),
-            "in_flight": in_flight,
-            "queued": self.scheduler.queued,
-            "slab": {"used_bytes": self.slab.used_bytes, "bytes": self.slab.region.nbytes},
-            "workers": [
-                {
-                    "id": worker.id,
-                    "pid": worker.pid,
-                    "device": worker.device,
-                    "state": worker.condition.value,
-                    "batches": worker.batches,
-                    "busy_s": worker.busy_s,
-                    "compute_s": worker.compute_us / 1e6,
-                    "arena_used_bytes": worker.arena.used if worker.arena is not None else 0,
-                    "deaths": worker.deaths,
-                }
-                for worker in self.pool.workers
-            ],
-            "models": [
-                {
-                    "name": model.name,
-                    "results": model.results,
-                    "rows": model.rows,
-                    "latency": self.scheduler.latency_table(model.index, model.max_batch_size),
-                }
-                for model in self.door.models.values()
-            ],
-            "counters": dict(sorted(self.counters.items())),
-        }
+        return report.status(self)
 
     async def drain(self, timeout_s: float) -> bool:
         """Takes no new work, finishes what is in flight; whether everything was answered in time."""

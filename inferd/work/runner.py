@@ -135,8 +135,8 @@ class Runner:
             return "DEVICE_MEMORY"
         if isinstance(error, getattr(torch, "AcceleratorError", ())):
             raise DeviceBroken(str(error)) from error
-        if isinstance(error, RequestError):
-            return error.reason
+        if isinstance(error, RequestError) and error.reason == "OUTPUT_TOO_LARGE":
+            return error.reason  # ours; one that a model raises has words of its own, which are for the log
         return otherwise
 
     # ---- before the first batch

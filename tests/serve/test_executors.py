@@ -29,6 +29,7 @@ def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "mlp",
         "Two",
         "Example",
+        "Leaky",
     ]
     folder = tmp_path_factory.mktemp("daemon")
     with running(folder, *[double(name) for name in names], executor=request.param) as daemon:
@@ -196,6 +197,15 @@ def test_what_preprocess_rejects_is_the_callers_error(client: Client) -> None:
     with pytest.raises(InvalidArgument) as caught:
         client.infer("words", {"text": "a\0b"})
     assert caught.value.reason == "INPUT_REJECTED" and "NUL" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "forward", "postprocess"])
+def test_what_a_model_says_in_its_exceptions_stays_in_the_log(client: Client, stage: str) -> None:
+    """Even when it raises inferd's own errors: the caller reads the catalogue's sentence, and nothing else."""
+    with pytest.raises((Internal, InvalidArgument)) as caught:
+        client.infer("leaky", {"stage": stage})
+    assert "secret" not in str(caught.value) and ".py" not in str(caught.value)
+    assert client.infer("leaky", {"stage": "fine"}) == {"stage": "fine"}
 
 
 @pytest.mark.parametrize(
