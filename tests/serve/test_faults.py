@@ -63,7 +63,7 @@ def test_two_workers_share_the_work(tmp_path: Path) -> None:
     """Two places on the CPU compute two batches at a time, and one death leaves the other serving."""
     with running(tmp_path, double("Slow", seconds=1.0), devices=("cpu", "cpu")) as daemon, RawPeer(daemon.url) as peer:
         peer.infer(1, "slow", ONE, (1,))
-        daemon.until(lambda: daemon.engine.pool.workers[0].batch is not None)
+        daemon.until(lambda: any(worker.batch is not None for worker in daemon.engine.pool.workers))
         peer.infer(2, "slow", ONE, (1,))
         daemon.until(lambda: all(worker.batch is not None for worker in daemon.engine.pool.workers))
         os.kill(daemon.ask(lambda: daemon.engine.pool.workers[1].pid), signal.SIGKILL)

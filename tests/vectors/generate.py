@@ -531,12 +531,12 @@ def document() -> str:
     conversation()
     refusals()
     about = (
-        "frames: one conversation, each frame with its meaning (null is nil; a payload is in "
-        "hex; values is the decoded values segment, null when the frame has none); its models are invented. refused: "
-        "what is not taken, the state of the receiver, and what follows (outcome). closes: one ERROR with id 0 and this "
-        "code and reason, then the end of the connection. closes silently: its end, without a frame. answered: an ERROR with the "
-        "frame's id and this code and reason, and the connection goes on. skipped: the frame is forgotten without an "
-        "answer. docs/PROTOCOL.md is the specification."
+        "frames: one conversation, each frame with its meaning (null is nil; a payload is in hex; values is the "
+        "decoded values segment, null when the frame has none); its models are invented. refused: what is not "
+        "taken, the state of the receiver, and what follows (outcome). closes: one ERROR with id 0 and this code "
+        "and reason, then the end of the connection. closes silently: its end, without a frame. answered: an "
+        "ERROR with the frame's id and this code and reason, and the connection goes on. skipped: the frame is "
+        "forgotten without an answer. docs/PROTOCOL.md is the specification."
     )
     return json.dumps({"about": about, "frames": frames, "refused": refused}, indent=1, ensure_ascii=False) + "\n"
 
