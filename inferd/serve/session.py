@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from inferd._version import __version__
+from inferd.config import MIB
 from inferd.errors import ProtocolError, RequestError, make
 from inferd.schedule.credits import Window
 from inferd.schedule.scheduler import REPLY_MARGIN_S
@@ -281,6 +282,7 @@ class Session:
             "header_bytes": engine.limits.header_bytes,
             "payload_bytes": engine.limits.payload_bytes,
             "values_bytes": MAX_VALUES_BYTES,
+            "result_bytes": engine.settings.arena_mib * MIB,
             "in_flight": engine.settings.max_in_flight,
         }
         welcome = Welcome(f"inferd/{__version__}", limits, SUPPORTED_VERSION)

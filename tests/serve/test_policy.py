@@ -196,3 +196,10 @@ def test_a_defect_of_ours_costs_a_worker_and_not_the_daemon(tmp_path: Path) -> N
         engine._on_done = once  # type: ignore[method-assign]
         assert client.infer("double", {"x": np.ones(1, np.float32)})["y"].tolist() == [2]
         assert daemon.ask(lambda: engine.pool.workers[0].deaths) == 1
+
+
+def test_a_result_may_be_larger_than_any_request(tmp_path: Path) -> None:
+    """The client takes what WELCOME says that the daemon may send."""
+    with running(tmp_path, double("Nonce"), payload_mib=1) as daemon, Client(daemon.url) as client:
+        answer = client.infer("nonce", {"nonce": "n", "size": 80 * 1024 * 1024})
+        assert answer["data"].nbytes == 80 * 1024 * 1024

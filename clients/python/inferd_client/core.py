@@ -307,11 +307,9 @@ class Conversation:
         if not isinstance(message, Welcome):
             problem = frame.error.message if frame.error is not None else ""
             raise ProtocolError(f"WELCOME cannot be read: {problem}")
-        limit = message.limits.get("payload_bytes")
-        if isinstance(limit, int):
-            self.payload_limit = limit
-            # What the server takes it may also send.
-            self._peer.limits = Limits(payload_bytes=max(limit, self._peer.limits.payload_bytes))
+        self.payload_limit = message.limits.get("payload_bytes", self.payload_limit)
+        largest = max(self.payload_limit, message.limits.get("result_bytes", 0), self._peer.limits.payload_bytes)
+        self._peer.limits = Limits(payload_bytes=largest)
         assert frame.payload is not None
         models = decode((), 0, bool(frame.flags & f.HAS_VALUES), frame.payload).get("models", [])
         if not (isinstance(models, list) and all(isinstance(model, dict) for model in models)):
