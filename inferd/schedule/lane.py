@@ -24,6 +24,8 @@ T = TypeVar("T", bound=Ticket)
 CODEL_TARGET_S = 0.005
 CODEL_INTERVAL_S = 0.1
 CODEL_MEMORY_S = 1.0
+# How much of the estimate of the arrival rate is from the last batch.
+RATE_GAIN = 0.1
 # Every so many batches of a lane take one ticket along that would otherwise wait for ever behind more urgent ones.
 FLOOR_EVERY = 8
 # One in so many batches is as large as can be even where smaller ones were seen to be faster for their size.
@@ -38,7 +40,8 @@ class Lane(Generic[T]):
     __slots__ = (
         "_batches",
         "_codel_above_since",
-        "_codel_refused_at",
+        "_congested_at",
+        "_counted_at",
         "_entries",
         "_patient",
         "_plans",
@@ -46,11 +49,13 @@ class Lane(Generic[T]):
         "_price",
         "_priced",
         "_start",
+        "arrivals",
         "count",
         "dropped_at",
         "key",
         "largest",
         "latency",
+        "rate",
         "rows",
         "sizes",
     )
@@ -66,6 +71,9 @@ class Lane(Generic[T]):
         self.count = 0
         self.rows = 0
         self.dropped_at = float("-inf")
+        self.arrivals = 0  # rows since the last batch, with those refused at the header
+        self.rate = 0.0  # rows a second, of late
+        self._counted_at = float("-inf")
         self._patient: deque[T] = deque()
         self._batches = 0
         self._plans: list[float] = []
@@ -73,7 +81,7 @@ class Lane(Generic[T]):
         self._priced = 0
         self._price = 0.0
         self._codel_above_since: float | None = None
-        self._codel_refused_at = float("-inf")
+        self._congested_at = float("-inf")
 
     # ---- the order
 
@@ -159,6 +167,13 @@ class Lane(Generic[T]):
         """`fitting`, but at least one."""
         return max(1, self.fitting(seconds))
 
+    def count_arrivals(self, now: float) -> None:
+        """A batch begins: how many came since the one before says how many will come until the next."""
+        seconds = now - self._counted_at
+        if seconds > 0.0:
+            self.rate += RATE_GAIN * (self.arrivals / seconds - self.rate)
+            self._counted_at, self.arrivals = now, 0
+
     def row_seconds(self) -> float:
         """What a row costs in a full batch; 0 while nothing is known."""
         if self.latency.seen != self._priced:
@@ -188,21 +203,21 @@ class Lane(Generic[T]):
         return self.first_patient() if self._patient and self._batches % FLOOR_EVERY == 0 else None
 
     def congested(self, now: float) -> bool:
-        """Whether CoDel has refused lately."""
-        return now - self._codel_refused_at < CODEL_MEMORY_S
+        """Whether there has been a standing queue lately."""
+        return now - self._congested_at < CODEL_MEMORY_S
 
     def standing(self, head: T, now: float, target: float) -> bool:
         """Whether CoDel refuses this head, which has neither deadline nor objective. `target` is what a queue may cost
         when there is no standing one: what the batch before takes."""
-        # Whoever is put behind others for his client or his class has not waited until his place is reached.
-        since = max(head.queued_at, head.key - ORDER_BUDGET_S)
-        if now - since < max(target, CODEL_TARGET_S):
-            if self._codel_refused_at != now:
+        target = max(target, CODEL_TARGET_S)
+        if now - head.queued_at < target:
+            if self._congested_at != now:
                 self._codel_above_since = None
             return False
         if self._codel_above_since is None:
             self._codel_above_since = now
         if now - self._codel_above_since < CODEL_INTERVAL_S:
             return False
-        self._codel_refused_at = now
-        return True
+        self._congested_at = now
+        # Whoever was put behind others, for his client or his class, has not waited until his place is reached.
+        return now - (head.key - ORDER_BUDGET_S) >= target

@@ -43,6 +43,7 @@ class Latency:
         self._n = self._sb = self._sbb = self._sy = self._sby = 0.0
         self._variance = 0.0  # of log(seen / line)
         self._surprises = 0  # in a row; negative when the batches were faster
+        self._before = 0.0, 0.0  # α and β before these surprises
         self._windows: dict[int, deque[tuple[int, float]]] = {}
         self._sums: dict[int, tuple[int, float]] = {}  # of each window: rows, seconds
         self._ratios: dict[int, float] = {}
@@ -101,6 +102,8 @@ class Latency:
 
     def _surprised(self, error: float) -> bool:
         """Whether this error, of log seconds, is the last of enough surprises in a row."""
+        if not self._surprises:
+            self._before = self._alpha, self._beta
         limit = max(SIGMAS * math.sqrt(self._variance), LEAST_SURPRISE)
         # A surprise counts no more than its limit, so that outliers do not hide what comes after them; but it counts,
         # or a device that turns noisy would surprise for ever.
@@ -150,9 +153,11 @@ class Latency:
         return bucket
 
     def _forget(self) -> None:
-        """What was learned is of another regime: only the surprises are kept."""
+        """What was learned is of another regime: only the surprises are kept, and how α and β were
+        to each other before them."""
         recent = list(self._all)[-abs(self._surprises) :]
         self._surprises = 0
+        self._alpha, self._beta = self._before
         self._windows.clear()
         self._sums.clear()
         self._ratios.clear()

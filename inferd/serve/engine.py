@@ -127,10 +127,10 @@ class Engine:
             self._fail(request, make("TIMEOUT", limit=round((now - request.arrived) * 1000), stage="queued"))
 
     def _overloaded(self, requests: list[Request], now: float) -> None:
+        wait_ms = max(1.0, round(self.scheduler.backlog_s * 1000, 1))
         for request in requests:
             if request.session is not None:
                 request.session.window.congested(request.budget, now)
-            wait_ms = round((now - request.arrived) * 1000, 1)
             self._fail(request, make("OVERLOADED", retry_after_ms=wait_ms, wait=wait_ms))
 
     def may_arrive(self, nbytes: int) -> bool:

@@ -139,11 +139,13 @@ class World:
         self.device = device
         self.largest = largest
         self.fate = fate
+        self.remember = fate is not well
         self.free = workers
         self.outcome = Outcome()
         self._running: list[tuple[float, int, Batch[Ticket]]] = []
         self._cancels: list[tuple[float, int, Ticket]] = []
         self._arrivals: dict[Ticket, Arrival] = {}
+        self.origin: dict[Ticket, Arrival] = {}  # of every ticket that was in a queue
         self._clients: dict[str, Client] = {}
         self._keys: dict[str, Ticket] = {}
         self._number = itertools.count()
@@ -208,6 +210,8 @@ class World:
         if arrival.key:
             self._keys[arrival.key] = ticket
         self.scheduler.submit(ticket, now)
+        if self.remember:
+            self.origin[ticket] = arrival
         if arrival.cancel_at < NEVER:
             heapq.heappush(self._cancels, (arrival.cancel_at, next(self._number), ticket))
         return self.free > 0

@@ -1,0 +1,350 @@
+"""Admission, shares, places, expiry and ceilings, one decision at a time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inferd.schedule.lane import FLOOR_EVERY
+from inferd.schedule.scheduler import LANES_LOOKED_AT, MAX_LATENCIES, PROBE_AFTER, Scheduler
+from inferd.schedule.ticket import Client, State, Ticket
+
+ALPHA, BETA = 0.005, 0.001
+
+
+def scheduler(workers: int = 1, lanes: tuple[str, ...] = ("a", "b")) -> Scheduler[Ticket]:
+    one: Scheduler[Ticket] = Scheduler(workers)
+    for lane in lanes:
+        one.teach(lane, [(b, ALPHA + BETA * b) for b in (1, 2, 4, 8, 16, 32, 64)])
+    return one
+
+
+def ticket(
+    now: float = 0.0,
+    deadline: float | None = 0.025,
+    lane: str = "a",
+    rows: int = 1,
+    client: Client | None = None,
+    priority: float = 0.0,
+) -> Ticket:
+    return Ticket((lane,), rows, 64, 64, None if deadline is None else now + deadline, now, client, priority)
+
+
+def fill(one: Scheduler[Ticket], count: int, now: float = 0.0, **details: object) -> list[Ticket]:
+    tickets = [ticket(now, **details) for _ in range(count)]  # type: ignore[arg-type]
+    for each in tickets:
+        one.submit(each, now)
+    return tickets
+
+
+def busy(one: Scheduler[Ticket], now: float, rows: int = 1) -> None:
+    """The device begins a batch."""
+    fill(one, rows, now, deadline=10.0)
+    assert one.take(now).batch is not None
+
+
+def had_a_batch(one: Scheduler[Ticket]) -> None:
+    """So that nothing is a probe."""
+    fill(one, 1, -0.02, deadline=10.0)
+    batch = one.take(-0.02).batch
+    assert batch is not None
+    one.settle(batch)
+
+
+# ---- admission
+
+
+@given(seconds=st.floats(1e-6, 1e3), deadline=st.floats(1e-6, 10.0), batches=st.integers(0, 20))
+@settings(deadline=None)
+def test_an_idle_device_refuses_nobody(seconds: float, deadline: float, batches: int) -> None:
+    """Whatever was learned: a lone request runs at once, and what was learned can turn out wrong."""
+    one: Scheduler[Ticket] = Scheduler()
+    one.teach("a", [(1, seconds), (64, seconds)])
+    now = 0.0
+    for _ in range(batches):
+        done = ticket(now, 1e4)
+        one.submit(done, now)
+        batch = one.take(now, "idle").batch
+        assert batch is not None
+        now += seconds
+        one.settle(batch, now, seconds)
+    lone = ticket(now, deadline)
+    assert one.admit(lone, now) is None
+    one.submit(lone, now)
+    batch = one.take(now, "idle").batch
+    assert batch is not None and batch.tickets == [lone]
+
+
+def test_what_nobody_knows_is_admitted() -> None:
+    """The first requests of a model that was not warmed up are not refused for that."""
+    one: Scheduler[Ticket] = Scheduler()
+    fill(one, 100)
+    assert one.admit(ticket(), 0.0) is None
+
+
+def test_the_hopeless_are_refused_at_the_header() -> None:
+    """With a batch on the device that ends after it is due, and a positive time after which to try again."""
+    one = scheduler()
+    busy(one, 0.0, 64)  # until 0.069
+    hint = one.admit(ticket(0.001), 0.001)
+    assert hint is not None and 0.0 < hint < 0.1
+    assert one.admit(ticket(0.001, 0.5), 0.001) is None
+
+
+@pytest.mark.parametrize("rows", [40, 48, 64])
+@pytest.mark.parametrize("moment", [0.0, 0.005, 0.010])
+def test_the_hint_is_honest(rows: int, moment: float) -> None:
+    """Who comes back after that time is let in, if nobody else came; who comes back much sooner is not."""
+    one = scheduler()
+    busy(one, 0.0, rows)
+    hint = one.admit(ticket(moment), moment)
+    assert hint is not None
+    then = moment + hint + 1e-6
+    assert one.admit(ticket(then), then) is None
+    early = moment + hint / 4
+    assert one.admit(ticket(early), early) is not None or hint < 0.002
+
+
+def test_a_long_queue_refuses_only_who_has_no_time() -> None:
+    """Nobody who has the time to wait for it, or is due before it."""
+    one = scheduler()
+    fill(one, 400, 0.0, deadline=0.5)
+    assert one.admit(ticket(0.0, 0.40, rows=1), 0.0) is None, "before most of them"
+    assert one.admit(ticket(0.0, 10.0), 0.0) is None
+    busy(one, 0.0, 8)
+    assert one.admit(ticket(0.0, 0.015), 0.0) is not None
+
+
+def test_more_devices_mean_less_waiting() -> None:
+    """A free device beside a busy one takes who would be refused by the busy one alone."""
+    one = scheduler(workers=2)
+    busy(one, 0.0, 64)
+    assert one.admit(ticket(0.001), 0.001) is None
+
+
+def test_after_a_while_of_refusals_something_runs_again() -> None:
+    """What was learned is tried again after PROBE_AFTER budgets without a batch, so that it can turn out wrong."""
+    one: Scheduler[Ticket] = Scheduler()
+    one.teach("a", [(1, 0.1), (64, 0.1)])
+    one.teach("b", [(1, 0.1), (64, 0.1)])
+    fill(one, 1, 0.0)
+    first = one.take(0.0, "idle").batch
+    assert first is not None
+    one.settle(first, 0.1, 0.1)
+    busy_with = fill(one, 1, 0.1, deadline=10.0, lane="b")
+    other = one.take(0.1, "idle").batch
+    assert other is not None and other.tickets == busy_with
+    later = PROBE_AFTER * 0.025
+    assert one.admit(ticket(0.1), later - 0.01) is not None
+    probe = ticket(later + 0.11)
+    assert one.admit(probe, later + 0.11) is None
+    one.submit(probe, later + 0.11)
+    one.settle(other, later + 0.11, 0.1)
+    batch = one.take(later + 0.111).batch
+    assert batch is not None and batch.tickets == [probe]
+
+
+def test_admission_looks_at_so_many_lanes_only() -> None:
+    """Work of a thousand lanes is estimated from a few, and refuses as all of it would."""
+    one = scheduler()
+    busy(one, 0.0)
+    names = [f"lane {n}" for n in range(500)]
+    for name in names:
+        one.teach(name, [(1, 0.006), (64, 0.069)])
+        fill(one, 1, 0.0, deadline=0.9, lane=name)
+    assert len(one._lanes) > LANES_LOOKED_AT
+    assert one.admit(ticket(0.0, 1.0), 0.0) is not None
+    assert one.admit(ticket(0.0, 0.8), 0.0) is None
+    assert one.admit(ticket(0.0, 30.0), 0.0) is None
+
+
+# ---- batches
+
+
+def test_the_head_that_would_make_a_bad_batch_is_refused() -> None:
+    """While many wait who are due soon, one with time for two rows only is refused: the rest go in good batches."""
+    one = scheduler()
+    had_a_batch(one)
+    [tight] = fill(one, 1, -0.018)  # due at 0.007
+    rest = fill(one, 40, 0.0, deadline=0.017)
+    taken = one.take(0.0)
+    assert tight in taken.refused and taken.batch is not None
+    assert taken.batch.tickets == rest[: len(taken.batch.tickets)]
+    assert taken.batch.rows >= 7, "0.75·D gives 7, and they have time for more"
+
+
+def test_lax_work_behind_a_tight_head_does_not_get_it_refused() -> None:
+    """The same head, but those behind it have a second."""
+    one = scheduler()
+    had_a_batch(one)
+    [tight] = fill(one, 1, -0.017)
+    fill(one, 40, 0.0, deadline=1.0)
+    taken = one.take(0.0)
+    assert taken.batch is not None and taken.batch.tickets[0] is tight and taken.batch.rows in (2, 3)
+
+
+def test_a_request_of_many_rows_must_fit_as_a_whole() -> None:
+    """Its first row could be computed in time, but not the others."""
+    one = scheduler()
+    had_a_batch(one)
+    [large] = fill(one, 1, 0.0, rows=40)
+    fill(one, 1, 0.0, deadline=1.0)
+    taken = one.take(0.0)
+    assert taken.refused == [large]
+
+
+def test_batch_work_is_taken_along() -> None:
+    """Beside standard work that never ends, one in FLOOR_EVERY batches has a request of the batch class in it."""
+    one = scheduler()
+    patient = fill(one, 3, 0.0, deadline=1.0, priority=1.0)
+    done, now = 0, 0.0
+    for _ in range(3 * FLOOR_EVERY + 1):
+        fill(one, 8, now)
+        batch = one.take(now).batch
+        assert batch is not None
+        done += sum(each in patient for each in batch.tickets)
+        now += ALPHA + BETA * batch.rows
+        one.settle(batch, now, ALPHA + BETA * batch.rows)
+    assert done == 3
+
+
+def test_who_is_left_behind_and_will_be_late_is_told_at_once() -> None:
+    """Not when the batch that made him late is done."""
+    one = scheduler()
+    had_a_batch(one)
+    fill(one, 200, 0.0, deadline=0.0155)
+    taken = one.take(0.0)
+    assert taken.batch is not None and taken.batch.rows == 10
+    assert len(taken.refused) == 200 - taken.batch.rows and one.queued == 0
+
+
+# ---- shares
+
+
+def test_the_client_who_has_had_less_goes_first() -> None:
+    """Of equal deadlines: a client with 100 requests in the queue is passed by one with a single one."""
+    one = scheduler()
+    loud, calm = Client("loud"), Client("calm")
+    fill(one, 100, 0.0, deadline=0.5, client=loud)
+    [first] = fill(one, 1, 0.0, deadline=0.5, client=calm)
+    batch = one.take(0.0).batch
+    assert batch is not None and first in batch.tickets[:2]
+
+
+def test_deadlines_still_count_between_clients() -> None:
+    """A share moves a place by what was used, no more: an urgent request of the loud client is before a lax one."""
+    one = scheduler()
+    loud, calm = Client("loud"), Client("calm")
+    fill(one, 1, 0.0, deadline=1.0, client=calm)
+    urgent = fill(one, 5, 0.0, deadline=0.1, client=loud)
+    batch = one.take(0.0).batch
+    assert batch is not None and batch.tickets[:5] == urgent
+
+
+def test_what_did_not_run_is_not_charged() -> None:
+    """A client who withdrew a thousand requests is where he was."""
+    one = scheduler()
+    client = Client("a")
+    for each in fill(one, 1000, 0.0, deadline=1.0, client=client):
+        one.withdraw(each)
+    assert client.tag == pytest.approx(0.0, abs=1e-9) and client.queued == 0 and one._backlogged == 0
+
+
+def test_who_comes_back_from_idle_has_saved_up_nothing() -> None:
+    """The tag of one who was away is lifted to now: he is not before all others for it."""
+    one = scheduler()
+    away, here = Client("away"), Client("here")
+    fill(one, 1, 0.0, client=away, deadline=1.0)
+    one.expire(2.0)
+    early = fill(one, 1, 100.0, client=here, deadline=1.0)
+    late = fill(one, 1, 100.001, client=away, deadline=1.0)
+    batch = one.take(100.002).batch
+    assert batch is not None and batch.tickets == early + late
+
+
+# ---- places, ends, ceilings
+
+
+def test_who_takes_a_place_keeps_it() -> None:
+    """Typing does not put itself at the end of the queue with every key; and a place is never a worse one."""
+    one = scheduler()
+    first, _second = fill(one, 2, 0.0, deadline=1.0)
+    newer = ticket(0.5, 1.0)
+    newer.place = first.key
+    one.withdraw(first)
+    one.submit(newer, 0.5)
+    batch = one.take(0.5).batch
+    assert batch is not None and newer in batch.tickets and newer.key == first.key
+    urgent = ticket(0.5, 0.1)
+    urgent.place = 99.0
+    one.submit(urgent, 0.5)
+    assert urgent.key == pytest.approx(0.6)
+
+
+def test_time_that_is_over_ends_what_waits() -> None:
+    """`next_expiry` is the earliest due of those that wait, `expire` hands them back once."""
+    one = scheduler()
+    assert one.next_expiry() is None
+    early, late = fill(one, 1, 0.0, deadline=0.1) + fill(one, 1, 0.0, deadline=0.2)
+    endless = fill(one, 1, 0.0, deadline=None)
+    assert one.next_expiry() == pytest.approx(0.1)
+    assert one.expire(0.05) == []
+    assert one.expire(0.1) == [early] and early.state is State.OVER
+    one.withdraw(late)
+    assert one.next_expiry() is None and one.expire(1e9) == []
+    assert one.queued == 1 and endless[0].state is State.QUEUED
+
+
+def test_the_heap_of_expiries_does_not_grow_with_what_is_over() -> None:
+    """100,000 requests with an hour to spare come and go: no more than a few thousand entries."""
+    one = scheduler()
+    for _ in range(100_000):
+        each = ticket(0.0, 3600.0)
+        one.submit(each, 0.0)
+        one.withdraw(each)
+    assert len(one._expiry) <= 1100
+
+
+def test_out_of_memory_is_remembered() -> None:
+    """Halves run again, and no batch of the lane is as large any more; of other lanes it is."""
+    one = scheduler()
+    order = fill(one, 64, 0.0, deadline=None)
+    batch = one.take(0.0).batch
+    assert batch is not None and batch.rows == 64
+    assert one.out_of_memory(batch) is None
+    halves = [one.take(0.0).batch for _ in range(2)]
+    assert [half.tickets for half in halves if half is not None] == [order[:32], order[32:]]
+    for half in halves:
+        assert half is not None
+        one.settle(half, 0.1, 0.037)
+    fill(one, 64, 0.2, deadline=None)
+    fill(one, 64, 0.2, deadline=None, lane="b")
+    assert sorted(one.take(0.2).batch.rows for _ in range(3)) == [32, 32, 64]  # type: ignore[union-attr]
+
+
+def test_a_request_too_large_for_the_device_is_the_guilty_one() -> None:
+    """Alone and out of memory: it fails, and does not come back."""
+    one = scheduler()
+    [large] = fill(one, 1, 0.0, deadline=None, rows=64)
+    batch = one.take(0.0).batch
+    assert batch is not None and one.out_of_memory(batch) is large
+    assert one.queued == 0 and one.take(0.0).batch is None
+
+
+def test_memory_is_bounded_against_callers_who_invent_shapes() -> None:
+    """Ten thousand lanes: the latencies and ceilings of those that ran last are kept."""
+    one = scheduler()
+    for number in range(10_000):
+        now = float(number)
+        hot = fill(one, 1, now, deadline=None, lane="hot")
+        fill(one, 1, now, deadline=None, lane=f"lane {number}")
+        for _ in range(2):
+            batch = one.take(now).batch
+            assert batch is not None
+            if batch.tickets == hot:
+                one.settle(batch, now + 0.1, 0.1)
+            else:
+                one.out_of_memory(batch)
+    assert len(one._latencies) <= MAX_LATENCIES and len(one._ceilings) <= MAX_LATENCIES + 1
+    assert one._latencies[("hot",)].seen > 1000
