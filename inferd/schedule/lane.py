@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Ticket)
 # CoDel (Nichols and Jacobson, ACM Queue 10(5), 2012) for tickets with neither deadline nor objective: queueing longer
 # than the target for all of an interval is a standing queue. As in servers that cannot count on senders to slow down
 # (Maurer, "Fail at Scale", ACM Queue 13(8), 2015), all that have waited longer are then refused, until none has: one
-# refusal per shrinking interval, as for TCP, let the queue grow to 5 s in 10 s of twofold load (simulated).
+# refusal per shrinking interval, as for TCP, let the median wait grow to 22 s in 20 s of threefold load (simulated).
 CODEL_TARGET_S = 0.005
 CODEL_INTERVAL_S = 0.1
 CODEL_MEMORY_S = 1.0

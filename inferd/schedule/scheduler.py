@@ -34,9 +34,9 @@ GREEDY = 0.75
 # be able to turn out wrong.
 PROBE_AFTER = 4.0
 # Admission counts only so much of the wait that it expects: batches that are shorter than usual have room for more, and
-# whoever was let in for nothing is refused when his turn comes. Simulated, share of λ* at 2×, α5 β1 D25, 20 % noise,
-# and of refusals that come at the header: 0.92 and none at 0.5, 0.91 and 4 % at 0.7, 0.90 and 26 % at 0.8, 0.64 and
-# 96 % at 1.
+# whoever was let in for nothing is refused when his turn comes. Simulated, goodput at 2×, α5 β1 D25, 20 % noise, and
+# how many refusals come at the header: 0.92 λ* and none at 0.5, 0.91 and 3 % at 0.7, 0.90 and 25 % at 0.8, 0.64
+# and 96 % at 1. Four models on one device: 3226/s at 0.5, 3090 at 0.7, 2278 at 1.
 KINDNESS = 0.7
 # How many batches ahead admission looks; a request with time for more than that is let in.
 LOOK_AHEAD = 8
@@ -213,8 +213,8 @@ class Scheduler(Generic[T]):
 
     def _ahead_of_share(self, ticket: T, lane: Lane[T] | None, now: float) -> float | None:
         """For requests that could wait for ever. While CoDel refuses, it is the client far ahead of its share that is
-        turned away: its requests would be the oldest of the queue for being put behind all others, and all be refused
-        (simulated: an aggressor got nothing, and 1.00 of a calm client's share so)."""
+        turned away (simulated: one of eight who sent ten times as much had 7 times a calm client's share without
+        this, and 1.2 times with it, in the 17 s after the first three)."""
         client = ticket.client
         if client is None or lane is None or not lane.congested(now):
             return None
