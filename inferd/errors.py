@@ -201,7 +201,7 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     "SLAB_FULL": (ResourceExhausted, "the server's input memory is full; try again later"),
     "OUTPUT_TOO_LARGE": (
         ResourceExhausted,
-        "the result of {actual} bytes does not fit the server's output memory of {limit} bytes; send fewer rows",
+        "the result does not fit the server's output memory of {limit} bytes; send fewer rows",
     ),
     "DEVICE_MEMORY": (ResourceExhausted, "the device ran out of memory on this request; send fewer rows"),
     "DRAINING": (Unavailable, "the server is shutting down; connect elsewhere"),

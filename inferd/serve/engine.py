@@ -17,7 +17,7 @@ from typing import Any
 
 from inferd import log
 from inferd.config import MIB, Settings
-from inferd.errors import CATALOGUE, DeviceUnavailable, ModelLoadError, RequestError, make
+from inferd.errors import CATALOGUE, DeviceUnavailable, InvalidArgument, ModelLoadError, RequestError, make
 from inferd.memory import Region
 from inferd.schedule.scheduler import Batch, Scheduler
 from inferd.schedule.ticket import Client, State
@@ -382,10 +382,9 @@ class Engine:
         self.throttle.event("request_failed", now, key=f"{model} {reason}", model=model, reason=reason, detail=detail)
         if reason in OF_THE_REQUEST:
             # The runner's own checks of the request's values: their sentence names its fields, nothing else.
-            error = make("VALUES", problem="cannot be used")
-            error.reason, error.message = reason, detail
+            error: RequestError = InvalidArgument(detail, reason=reason)
         elif reason == "OUTPUT_TOO_LARGE":
-            error = make(reason, actual="its", limit=self.settings.arena_mib * MIB)
+            error = make(reason, limit=self.settings.arena_mib * MIB)
         else:
             error = make(reason if reason in CATALOGUE else "MODEL_FAILED", model=model)
         self._fail(request, error)

@@ -48,7 +48,7 @@ class Arena:
         """The offset of `nbytes`, waiting for room if need be. Raises ResourceExhausted if there can never be."""
         nbytes = aligned(nbytes)
         if nbytes > self.extents.nbytes:
-            raise make("OUTPUT_TOO_LARGE", actual=nbytes, limit=self.extents.nbytes)
+            raise make("OUTPUT_TOO_LARGE", limit=self.extents.nbytes)
         while (offset := self._take_now(nbytes)) is None:
             self.wait()
         return offset
@@ -60,7 +60,7 @@ class Arena:
                 self.memory.region.ensure(offset + nbytes)
             except OSError as error:
                 self.extents.give(offset, nbytes)
-                raise make("OUTPUT_TOO_LARGE", actual=nbytes, limit=self.extents.used) from error
+                raise make("OUTPUT_TOO_LARGE", limit=self.extents.used) from error
         return offset
 
     def layout(self, key: tuple[Any, ...]) -> Layout:

@@ -84,11 +84,7 @@ class Link:
                     await loop.create_connection(lambda: connection, address.host, address.port)
                 await connection.greet()
         except OSError as error:
-            connection.abort()
             raise make("CONNECT_FAILED", address=address, problem=connect_problem(error)) from error
-        except BaseException:
-            connection.abort()  # closed in the middle of greeting: nobody else would end it
-            raise
         finally:
             # Here and not in a callback: a caller that tries again without a pause gets no callback in between.
             if self._dialing is asyncio.current_task():
