@@ -12,6 +12,7 @@ highest rate at which every batch could be in time. The same daemon runs with ot
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -88,7 +89,13 @@ def window(load: Load, server: Server, profile: Profile, factor: float, seconds:
         frame = virtual_frame(profile.deadline)
         streams = [
             stream([frame], CONNECTIONS, plan=[[end, rate * (1 - PROBES)]]),
-            stream([frame], 8, plan=[[end, rate * PROBES]], probe_s=2 * deadline_s),
+            # So many connections that the next of them seldom comes while one is held back: it would have to be sent.
+            stream(
+                [frame],
+                math.ceil(8 + 8 * rate * PROBES * deadline_s),
+                plan=[[end, rate * PROBES]],
+                probe_s=2 * deadline_s,
+            ),
         ]
     found = load.window(server, streams, WARM_S, end, 3 * deadline_s)
     main, probes = found.of(0), found.of(1)

@@ -34,6 +34,29 @@ TRY_LARGE_EVERY = 64
 SWEEP = 512
 
 
+class Verdict:
+    """What admission found for a ticket: in (`until` None), or not before `until`; it is good for `alike` more."""
+
+    __slots__ = ("_alike", "_budget", "_until")
+
+    def __init__(self, budget: float, until: float | None, alike: int) -> None:
+        self._budget = budget
+        self._until = until
+        self._alike = alike
+
+    def holds(self, budget: float, now: float) -> bool:
+        """Whether it holds for one that has `budget` seconds."""
+        if self._until is not None:
+            # Who comes behind a refused one and has no more time than he had, has no better chance.
+            return now < self._until and budget <= self._budget
+        self._alike -= 1
+        return self._alike >= 0 and budget >= self._budget
+
+    def wait_s(self, now: float) -> float | None:
+        """What `admit` returns for it."""
+        return None if self._until is None else self._until - now
+
+
 class Lane(Generic[T]):
     """One lane. `rows` counts what waits; `latency` is what its batches take; `largest` bounds a batch's rows."""
 
@@ -58,6 +81,8 @@ class Lane(Generic[T]):
         "rate",
         "rows",
         "sizes",
+        "verdicts",
+        "verdicts_of",
     )
 
     def __init__(self, key: Hashable, latency: Latency, largest: int) -> None:
@@ -82,6 +107,8 @@ class Lane(Generic[T]):
         self._price = 0.0
         self._codel_above_since: float | None = None
         self._congested_at = float("-inf")
+        self.verdicts: dict[Hashable, Verdict] = {}  # of admission, by what its tickets have in common
+        self.verdicts_of = -1  # the scheduler's turn that they are of
 
     # ---- the order
 

@@ -1,7 +1,7 @@
 """The engine: sessions on one side, workers on the other, and what happens in between.
 
-    session ──▶ submit ──▶ scheduler ──▶ dispatch ──▶ worker
-    session ◀── answer ◀── settle ◀───── on_packet ◀── worker
+    session ──▶ submit ──▶ scheduler ──▶ dispatch ──▶ workers
+    session ◀── answer ◀── settle ◀───── batch_done ◀── workers
 
 It owns the slab, the scheduler and the pool, which decide; here their decisions are carried out.
 """
@@ -9,7 +9,6 @@ It owns the slab, the scheduler and the pool, which decide; here their decisions
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,29 +16,30 @@ from typing import Any
 
 from inferd import log
 from inferd.config import MIB, Settings
-from inferd.errors import CATALOGUE, DeviceUnavailable, InvalidArgument, ModelLoadError, RequestError, make
+from inferd.errors import CATALOGUE, InvalidArgument, RequestError, make
 from inferd.memory import Region
-from inferd.schedule.scheduler import Batch, Scheduler
+from inferd.schedule.scheduler import REPLY_MARGIN_S, Batch, Scheduler
 from inferd.schedule.ticket import Client, State
 from inferd.serve import report
 from inferd.serve.admission import Door
 from inferd.serve.executor import Executor
-from inferd.serve.pool import Arena, Condition, Pool, Worker
+from inferd.serve.pool import Pool
+from inferd.serve.refusal import overloaded, too_late
 from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
-from inferd.wire import batch as b
+from inferd.serve.workers import Place, Workers
 from inferd.wire.frame import Limits
 from inferd.wire.messages import with_timing
 
-# An arena's freed parts go back with the next batch, or on their own when so many have gathered.
-MAX_FREED_NUMBERS = 1024
 HOUSEKEEPING_S = 1.0
+# How much of the estimate of what writing a batch's answers takes is from the last batch.
+REPLY_GAIN = 0.1
 # What a worker finds wrong with a request's values, in sentences of the catalogue.
 OF_THE_REQUEST = frozenset({"VALUES", "ROWS", "TENSOR", "INPUT_MISSING", "INPUT_UNKNOWN", "INPUT_DTYPE"})
 
 
 class Engine:
-    """One daemon's core. `ready` is done when every worker has loaded its models, or has its exception."""
+    """One daemon's core."""
 
     def __init__(
         self,
@@ -56,17 +56,21 @@ class Engine:
         self.slab = Slab(Region.create("slab", settings.slab_mib * MIB))
         self.scheduler: Scheduler[Request] = scheduler or Scheduler(len(settings.devices))
         self.pool: Pool[Batch[Request]] = Pool(settings.devices)
+        self.workers = Workers(self.pool, executor, self)
         self.door = Door()
         self.sessions: set[Session] = set()
         self._clients: dict[str, Client] = {}
         self.counters: Counter[str] = Counter()
         self.throttle = log.Throttle()
         self.draining = False
-        self._closing = False
         self._dispatching = False
         self._arriving_bytes = 0
         self._dirty: list[Session] = []
         self.started_at = time.time()
+        # What is kept of a request's time for its way: until the answers of its batch are written, and as long again,
+        # which it may have lain unread while those of another batch were.
+        self.margin_s = REPLY_MARGIN_S
+        self._reply_s = 0.0  # what writing the answers of a batch takes, of late
         self._housekeeping: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._expiry_at = float("inf")
@@ -77,12 +81,8 @@ class Engine:
         Raises ModelLoadError or DeviceUnavailable when one cannot.
         """
         self._loop = asyncio.get_running_loop()
-        self._first_ready: asyncio.Future[None] = self._loop.create_future()
-        await self.executor.start(self, self.slab.region)
-        for worker in self.pool.workers:
-            self._spawn(worker)
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
-        await self._first_ready
+        await self.workers.start(self.slab.region)
 
     # ---- requests, from sessions
 
@@ -124,14 +124,14 @@ class Engine:
 
     def _too_late(self, requests: list[Request], now: float) -> None:
         for request in requests:
-            self._fail(request, make("TIMEOUT", limit=round((now - request.arrived) * 1000), stage="queued"))
+            self._fail(request, too_late(round((now - request.arrived) * 1000)))
 
     def _overloaded(self, requests: list[Request], now: float) -> None:
-        wait_ms = max(1.0, round(self.scheduler.backlog_s * 1000, 1))
+        error = overloaded(self.scheduler.backlog_s)
         for request in requests:
             if request.session is not None:
                 request.session.window.congested(request.budget, now)
-            self._fail(request, make("OVERLOADED", retry_after_ms=wait_ms, wait=wait_ms))
+            self._fail(request, error)
 
     def may_arrive(self, nbytes: int) -> bool:
         """Whether another payload may be on its way: half of the slab is for those that are there."""
@@ -176,156 +176,54 @@ class Engine:
         now = self.clock()
         while (worker := self.pool.idle) is not None:
             batch, late, refused = self.scheduler.take(now, why)
+            if batch is not None:
+                # Before anybody hears of a refusal: the device shall not wait while they are written.
+                self.counters[f"batches_{batch.why}"] += 1
+                self.workers.run(worker, batch, now)
             if late or refused:
                 self._too_late(late, now)
                 self._overloaded(refused, now)
                 self._flush(now)
             if batch is None:
                 return
-            self.counters[f"batches_{batch.why}"] += 1
-            self._run(worker, batch, now)
 
-    def _run(self, worker: Worker[Batch[Request]], batch: Batch[Request], now: float) -> None:
-        arena = worker.arena
-        assert arena is not None
-        batch_id = self.pool.run(worker, batch, now)
-        freed = self._take_freed(arena)
-        packet = self._pack(batch_id, batch, freed)
-        while len(packet) > b.MAX_PACKET_BYTES:
-            # Only when many different tensor tables meet in one batch.
-            self.scheduler.cut(batch)
-            packet = self._pack(batch_id, batch, freed)
-        self.executor.send(worker.id, packet)
+    # ---- batches, from workers (BatchEvents)
 
-    def _pack(self, batch_id: int, batch: Batch[Request], freed: list[int]) -> bytes:
-        tables: list[Any] = []
-        positions: dict[int, int] = {}
-        numbers: list[int] = []
-        last = None
-        position = 0
-        for request in batch.tickets:
-            plan = request.plan
-            if plan is not last:
-                last = plan
-                known = positions.get(id(plan))
-                if known is None:
-                    known = positions[id(plan)] = len(tables)
-                    tables.append(plan.table)
-                position = known
-            numbers += (position, plan.rows, request.offset, request.nbytes, request.has_values)
-        return b.pack(b.RUN, batch_id, batch.tickets[0].plan.model.index, tables, numbers, freed)
-
-    def _take_freed(self, arena: Arena) -> list[int]:
-        freed, arena.freed = arena.freed[:MAX_FREED_NUMBERS], arena.freed[MAX_FREED_NUMBERS:]
-        arena.used -= sum(freed[1::2])
-        return freed
-
-    def feed(self, arena: Arena) -> None:
-        """Gives a worker that waits for room what has been freed."""
-        if arena.freed and self.pool.workers[arena.worker].arena is arena:
-            arena.starved = False
-            self.executor.send(arena.worker, b.pack(b.FREE, self._take_freed(arena)))
-
-    # ---- what workers say (WorkerEvents)
-
-    def on_started(self, worker: int, pid: int) -> None:
-        self.pool.workers[worker].pid = pid
-        log.event("worker_started", worker=worker, pid=pid, device=self.pool.workers[worker].device)
-
-    def on_packet(self, worker: int, message: list[Any]) -> None:
-        place = self.pool.workers[worker]
-        try:
-            self._on_packet(place, message)
-        except Exception:
-            # A defect of ours must not leave a batch that never ends: it costs the worker, and its requests run again.
-            log.logger.exception("packet_failed", extra={"fields": {"worker": worker}})
-            self.executor.kill(worker)
-
-    def _on_packet(self, place: Worker[Batch[Request]], message: list[Any]) -> None:
-        kind = message[0]
-        if kind == b.DONE:
-            self._on_done(place, *message[1:])
-        elif kind == b.RAISED:
-            self._on_raised(place, *message[1:])
-        elif kind == b.STARVED:
-            assert place.arena is not None
-            place.arena.starved = True
-            self.count("arena_waits")
-            self.feed(place.arena)
-        elif kind == b.READY:
-            self._on_ready(place, *message[1:])
-        elif kind == b.REFUSED:
-            self._on_refused(place, b.LoadFailure(*message[1:]))
-
-    def on_exit(self, worker: int, status: str = "") -> None:
-        place = self.pool.workers[worker]
-        pid, arena = place.pid, place.arena
-        batch, pause_s = self.pool.died(place)
-        if arena is not None:
-            arena.region.close()
-        if self._closing:
-            return
-        lost = len(batch.tickets) if batch is not None else 0
-        log.event("worker_lost", logging.ERROR, worker=worker, pid=pid, requests=lost, respawn_in_s=pause_s)
-        self.count("workers_lost")
-        if batch is not None:
-            # Whoever has gone away in the meantime does not want a second try.
-            self._drop_unwanted(batch)
-            for request in self.scheduler.lost(batch):
-                self._fail(request, make("WORKER_LOST"))
-            self._flush(self.clock())
-        if not self._first_ready.done():
-            self._first_ready.set_exception(
-                ModelLoadError(
-                    f"worker {worker} ended while it loaded its models{f' ({status})' if status else ''}; "
-                    "what it printed above is all it said"
-                )
-            )
-            return
-        self._loop.call_later(pause_s, self._spawn, place)
-        self._dispatch()
-
-    def _spawn(self, worker: Worker[Batch[Request]]) -> None:
-        if self._closing:
-            return
-        try:
-            arena = self.executor.spawn(worker.id, worker.device)
-        except OSError as error:
-            log.event("spawn_failed", logging.ERROR, worker=worker.id, error=str(error))
-            self._loop.call_later(1.0, self._spawn, worker)
-        else:
-            self.pool.spawning(worker, arena)
-
-    def _on_ready(self, worker: Worker[Batch[Request]], device: str, models: list[dict[str, Any]]) -> None:
-        self.pool.ready(worker, device)
+    def models_loaded(self, descriptions: list[dict[str, Any]]) -> None:
         if not self.door.models:
-            self.door.open(models)
+            self.door.open(descriptions)
             for model in self.door.models.values():
                 self.scheduler.teach(model.index, model.latency)
-        log.event("worker_ready", worker=worker.id, pid=worker.pid, device=device)
-        if not self._first_ready.done():
-            if self.pool.serving == len(self.pool.workers):
-                self._first_ready.set_result(None)
-        else:
-            self._dispatch()
 
-    def _on_refused(self, worker: Worker[Batch[Request]], failure: b.LoadFailure) -> None:
-        log.event(
-            "load_failed",
-            logging.ERROR,
-            worker=worker.id,
-            model=failure.model,
-            at=failure.location,
-            error=failure.message,
-        )
-        log.logger.debug(failure.detail)
-        if not self._first_ready.done():
-            kind = DeviceUnavailable if failure.kind == "device" else ModelLoadError
-            self._first_ready.set_exception(kind(failure.message))
+    def worker_free(self) -> None:
+        self._dispatch()
+
+    def batch_too_long(self, batch: Batch[Request]) -> None:
+        self.scheduler.cut(batch)
+
+    def batch_lost(self, batch: Batch[Request]) -> None:
+        # Whoever has gone away in the meantime does not want a second try.
+        self._drop_unwanted(batch)
+        for request in self.scheduler.lost(batch):
+            self._fail(request, make("WORKER_LOST"))
+        self._flush(self.clock())
+
+    def batch_done(self, worker: Place, message: list[Any]) -> None:
+        batch = worker.batch
+        assert batch is not None
+        try:
+            self._on_done(worker, batch, *message)
+        except Exception:
+            # A defect of ours. Where the batch is over for the worker, nobody else would run again what has not been
+            # answered.
+            if worker.batch is not batch:
+                self.batch_lost(batch)
+            raise
 
     def _on_done(
         self,
-        worker: Worker[Batch[Request]],
+        worker: Place,
+        batch: Batch[Request],
         batch_id: int,
         heads: list[bytes],
         outcomes: list[int],
@@ -335,11 +233,16 @@ class Engine:
         arena_used: int,
         more: bool,
     ) -> None:
-        batch, arena = worker.batch, worker.arena
-        assert batch is not None and arena is not None and batch_id == worker.batch_id
+        arena = worker.arena
+        assert arena is not None and batch_id == worker.batch_id
         now = self.clock()
         arena.used = arena_used
         worker.compute_us += compute_us
+        if not more:
+            # The device first: it has its next batch before the answers of this one are written.
+            self.counters["batches"] += 1
+            self.scheduler.settle(batch, now, now - batch.started_at)
+            self._next(worker, now)
         tickets = batch.tickets
         dirty = self._dirty
         answered = rows = 0
@@ -350,16 +253,14 @@ class Engine:
             if session is None:
                 arena.give_back(offset, nbytes)
             else:
-                request.session = None  # answered
                 if not session.outbox:
                     dirty.append(session)
                 session.window.waited(batch.started_at - request.arrived, request.budget, now)
                 header = heads[head]
                 if request.header.timing:
-                    header = with_timing(
-                        header, report.timeline(request, batch, worker.batch_id, compute_us, padded, now)
-                    )
+                    header = with_timing(header, report.timeline(request, batch, batch_id, compute_us, padded, now))
                 session.answer(request, header, flags, arena, offset, nbytes)
+                request.session = None  # answered
             chunk = request.chunk
             if chunk is not None:
                 self.slab.release(chunk)
@@ -372,10 +273,8 @@ class Engine:
         for index, reason, detail in failures:
             self._failed_alone(tickets[index], reason, detail, now)
         self._flush(now)
-        if not more:
-            self.counters["batches"] += 1
-            self.scheduler.settle(batch, now, now - batch.started_at)
-            self._next(worker, now)
+        self._reply_s += REPLY_GAIN * (self.clock() - now - self._reply_s)
+        self.margin_s = REPLY_MARGIN_S + 2.0 * self._reply_s
 
     def _failed_alone(self, request: Request, reason: str, detail: str, now: float) -> None:
         model = request.plan.model.name
@@ -389,7 +288,8 @@ class Engine:
             error = make(reason if reason in CATALOGUE else "MODEL_FAILED", model=model)
         self._fail(request, error)
 
-    def _on_raised(self, worker: Worker[Batch[Request]], batch_id: int, reason: str, detail: str) -> None:
+    def batch_raised(self, worker: Place, message: list[Any]) -> None:
+        batch_id, reason, detail = message
         batch = worker.batch
         assert batch is not None and batch_id == worker.batch_id
         now = self.clock()
@@ -412,11 +312,10 @@ class Engine:
                 self._release(request)
         batch.tickets = [request for request in batch.tickets if request.session is not None]
 
-    def _next(self, worker: Worker[Batch[Request]], now: float) -> None:
+    def _next(self, worker: Place, now: float) -> None:
         self.pool.finished(worker, now)
         if self.scheduler.queued and not self._dispatching:
-            self._dispatching = True
-            self._loop.call_soon(self._dispatch, "freed")
+            self._dispatch("freed")
 
     def _fail(self, request: Request, error: RequestError) -> None:
         self._release(request)
@@ -444,10 +343,7 @@ class Engine:
                 self.throttle.event("connection_cut", now, peer=session.link.name, why=why)
                 self.count("connections_cut")
                 session.link.abort()
-        for worker in self.pool.workers:
-            # Nothing else may come to take them along, and a worker at rest should have its arena back.
-            if worker.condition is Condition.IDLE and worker.arena is not None and worker.arena.freed:
-                self.executor.send(worker.id, b.pack(b.FREE, self._take_freed(worker.arena)))
+        self.workers.feed_idle()
         owners = {session.owner.name for session in self.sessions}
         self._clients = {name: client for name, client in self._clients.items() if name in owners}
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
@@ -471,11 +367,10 @@ class Engine:
 
     async def close(self) -> None:
         """Ends sessions and workers."""
-        self._closing = True
         for timer in (self._housekeeping, self._expiry):
             if timer is not None:
                 timer.cancel()
         for session in list(self.sessions):
             session.link.close()
-        await self.executor.close()
+        await self.workers.close()
         self.slab.region.close()

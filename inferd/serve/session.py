@@ -12,14 +12,14 @@ from inferd._version import __version__
 from inferd.config import MIB
 from inferd.errors import ProtocolError, RequestError, make
 from inferd.schedule.credits import Window
-from inferd.schedule.scheduler import REPLY_MARGIN_S
 from inferd.schedule.ticket import CLASSES, Client, State, Ticket
 from inferd.serve.admission import Plan, check_payload
 from inferd.serve.pool import Arena
+from inferd.serve.refusal import header_of, overloaded, too_late
 from inferd.serve.slab import Chunk
 from inferd.wire import frame as f
 from inferd.wire.frame import HAS_VALUES, MAGIC, PREFIX, VERSION, pack_prefix
-from inferd.wire.messages import BARE, Error, GoAway, Hello, Infer, Message, Welcome
+from inferd.wire.messages import BARE, GoAway, Hello, Infer, Message, Welcome
 from inferd.wire.peer import SERVER, Frame, Peer, protocol_error_frame
 from inferd.wire.values import MAX_VALUES_BYTES, pack_values
 
@@ -68,20 +68,21 @@ class Request(Ticket):
     __slots__ = ("chunk", "has_values", "header", "id", "offset", "plan", "session")
 
     def __init__(
-        self, session: Session, id: int, header: Infer, plan: Plan, nbytes: int, has_values: bool, now: float
+        self,
+        session: Session,
+        id: int,
+        header: Infer,
+        plan: Plan,
+        nbytes: int,
+        has_values: bool,
+        due: float | None,
+        now: float,
     ) -> None:
-        model = plan.model
-        if header.deadline_ms is not None:
-            due: float | None = now + header.deadline_ms / 1000 - REPLY_MARGIN_S
-        elif model.objective_s is not None:
-            due = now + model.objective_s - REPLY_MARGIN_S
-        else:
-            due = None
         super().__init__(
             plan.lane_of(nbytes, has_values),
             plan.rows or 1,
             nbytes,
-            model.max_batch_size,
+            plan.model.max_batch_size,
             due,
             now,
             session.owner,
@@ -221,14 +222,19 @@ class Session:
             problem = check_payload(plan, nbytes, has_values)
             if problem is not None:
                 return problem
-        request = Request(self, request_id, header, plan, nbytes, has_values, now)
+        time_s = plan.model.objective_s if header.deadline_ms is None else header.deadline_ms / 1000
+        due = None
+        if time_s is not None:
+            due = now + time_s - engine.margin_s
+            if due <= now:
+                return too_late(round(time_s * 1000), "not yet queued")
+        request = Request(self, request_id, header, plan, nbytes, has_values, due, now)
         older = None if header.supersede is None else self.keys.get(header.supersede)
         # Taking the place of one that waits adds no work.
         wait_s = engine.scheduler.admit(request, now) if older is None or not older.waits else None
         if wait_s is not None:
             self.window.congested(request.budget, now)
-            wait_ms = round(wait_s * 1000, 1)
-            return make("OVERLOADED", retry_after_ms=wait_ms, wait=wait_ms)
+            return overloaded(wait_s)
         if nbytes:
             if not frame.complete and not engine.may_arrive(nbytes):
                 return make("SLAB_FULL")
@@ -325,7 +331,7 @@ class Session:
 
     def send_error(self, request_id: int, error: RequestError) -> None:
         """Puts how a request ended into the outbox."""
-        header = Error.of(error).pack()
+        header = header_of(error)
         self._push(pack_prefix(f.ERROR, request_id, len(header), credits=self.window.credits) + header)
 
     def _push(self, data: bytes) -> None:
@@ -402,7 +408,7 @@ class Session:
         arena.held -= nbytes
         arena.give_back(offset, nbytes)
         if arena.starved:
-            self.engine.feed(arena)
+            self.engine.workers.feed(arena)
 
     def drained(self, now: float) -> None:
         """The link has sent everything."""

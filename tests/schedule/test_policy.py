@@ -159,6 +159,50 @@ def test_admission_looks_at_so_many_lanes_only() -> None:
     assert one.admit(ticket(0.0, 30.0), 0.0) is None
 
 
+def counted(one: Scheduler[Ticket], monkeypatch: pytest.MonkeyPatch) -> list[Ticket]:
+    """The tickets whose admission was worked out, not taken from one like them."""
+    worked_out: list[Ticket] = []
+    forecast = one._forecast
+
+    def counting(ticket: Ticket, *rest: object) -> float | None:
+        worked_out.append(ticket)
+        return forecast(ticket, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(one, "_forecast", counting)
+    return worked_out
+
+
+def test_who_comes_behind_a_refused_one_hears_the_same_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no more time than he had, until the time that he was told; who has more is looked at."""
+    one = scheduler()
+    had_a_batch(one)
+    busy(one, 0.0, 16)
+    fill(one, 1, 0.0)
+    worked_out = counted(one, monkeypatch)
+    wait_s = one.admit(ticket(0.0, 0.010), 0.0)
+    assert wait_s is not None and len(worked_out) == 1
+    later = one.admit(ticket(0.0001, 0.010), 0.0001)
+    assert later == pytest.approx(wait_s - 0.0001) and len(worked_out) == 1
+    assert one.admit(ticket(0.0002, 1.0), 0.0002) is None and len(worked_out) == 2
+    at = wait_s + 0.0001
+    assert one.admit(ticket(at, 0.010), at) is None and len(worked_out) == 3
+
+
+def test_what_admission_found_ends_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that begins or ends changes what can be in time."""
+    one = scheduler()
+    had_a_batch(one)
+    fill(one, 16, 0.0, deadline=10.0)
+    batch = one.take(0.0).batch
+    assert batch is not None
+    fill(one, 1, 0.0)
+    assert one.admit(ticket(0.0, 0.020), 0.0) is not None
+    worked_out = counted(one, monkeypatch)
+    one.settle(batch, 0.001, 0.001)
+    one.admit(ticket(0.001, 0.020), 0.001)
+    assert len(worked_out) == 1
+
+
 # ---- batches
 
 

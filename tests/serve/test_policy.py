@@ -5,13 +5,16 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from inferd_client import Client, ResourceExhausted, Superseded
 
 from inferd.config import ModelConfig
+from inferd.serve.session import Session
 from inferd.wire import frame as f
 from inferd.wire.messages import Error
 from tests.rawpeer import RawPeer
@@ -185,7 +188,7 @@ def test_a_defect_of_ours_costs_a_worker_and_not_the_daemon(tmp_path: Path) -> N
     """A packet that cannot be handled kills its worker; its requests run again and everybody is answered."""
     with running(tmp_path, double("Double")) as daemon, Client(daemon.url) as client:
         engine = daemon.engine
-        whole = engine._on_done
+        whole = engine.batch_done
         broken = iter([True])
 
         def once(*args: object) -> None:
@@ -193,9 +196,29 @@ def test_a_defect_of_ours_costs_a_worker_and_not_the_daemon(tmp_path: Path) -> N
                 raise KeyError("a defect")
             whole(*args)  # type: ignore[arg-type]
 
-        engine._on_done = once  # type: ignore[method-assign]
+        engine.batch_done = once  # type: ignore[method-assign]
         assert client.infer("double", {"x": np.ones(1, np.float32)})["y"].tolist() == [2]
         assert daemon.ask(lambda: engine.pool.workers[0].deaths) == 1
+
+
+def test_a_defect_while_answering_costs_nobody_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker has its next batch already when answers are written: what has not been answered runs again."""
+    broken = iter([True])
+    whole = Session.answer
+
+    def once(self: Session, *args: Any) -> None:
+        if next(broken, False):
+            raise KeyError("a defect")
+        whole(self, *args)
+
+    monkeypatch.setattr(Session, "answer", once)
+    with running(tmp_path, double("Double")) as daemon, Client(daemon.url) as client:
+        with ThreadPoolExecutor(8) as pool:
+            answers = pool.map(
+                lambda n: client.infer("double", {"x": np.full(1, n, np.float32)})["y"].tolist(), range(64)
+            )
+            assert list(answers) == [[2.0 * n] for n in range(64)]
+        daemon.until(lambda: daemon.engine.slab.used_bytes == 0)
 
 
 def test_a_result_may_be_larger_than_any_request(tmp_path: Path) -> None:

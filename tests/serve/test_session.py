@@ -9,9 +9,10 @@ import pytest
 from inferd.config import ModelConfig, Settings
 from inferd.memory import Region
 from inferd.serve.engine import Engine
+from inferd.serve.refusal import header_of, overloaded, too_late
 from inferd.serve.session import HELLO_TIMEOUT_S, READ_TIMEOUT_S, WRITE_TIMEOUT_S, Session
 from inferd.wire import frame as f
-from inferd.wire.messages import Hello, Infer
+from inferd.wire.messages import Error, Hello, Infer
 from inferd.wire.peer import CLIENT, Peer
 from inferd.wire.tensor import layout
 
@@ -146,3 +147,23 @@ def test_a_message_nobody_knows_is_skipped(engine: Engine) -> None:
     talk.say(f.pack_prefix(77, 5, 0, 0))
     assert b"UNKNOWN_MESSAGE" in talk.link.written[-1]
     assert not talk.link.closed
+
+
+def test_a_request_without_time_is_answered_at_its_header(engine: Engine) -> None:
+    """Less time than the way back needs: it takes no place in the slab and none in the queue."""
+    talk = Talk(engine)
+    table, end = layout([("x", "UINT8", (64,))])
+    talk.say(talk.peer.send(f.INFER, Infer("m", table, end, deadline_ms=0.1), 1, 64), 1.0)
+    assert b"TIMEOUT" in talk.link.written[-1] and b"not yet queued" in talk.link.written[-1]
+    assert engine.slab.used_bytes == 0 and engine.scheduler.queued == 0
+    talk.say(bytes(64), 1.0)
+    talk.infer(2, 64, 1.0)
+    assert engine.scheduler.queued == 1
+
+
+def test_refusals_that_say_the_same_are_packed_once() -> None:
+    """Two digits of an estimate are enough, and make thousands of refusals a few different ones."""
+    assert overloaded(0.01234) is overloaded(0.0121) and overloaded(0.01234) is not overloaded(0.0139)
+    assert overloaded(0.0).retry_after_ms == 1.0 and overloaded(1.234).retry_after_ms == 1200
+    assert header_of(overloaded(0.012)) is header_of(overloaded(0.0121))
+    assert Error.unpack(header_of(too_late(25))).exception(1).reason == "TIMEOUT"
