@@ -91,7 +91,8 @@ async def at_rest(url: str, pid: int) -> dict[str, Any]:
             await asyncio.sleep(0.1)
         await asyncio.sleep(1.0)  # a socket is closed a little after its connection is forgotten
         computed = int((await client.infer("counted", {"x": np.zeros(1, np.float32)}))["computed"][0])
-    return {**status, "computed": computed - 1, "descriptors": descriptors(pid), "rss_anon_kib": rss_anon_kib(pid)}
+        # Counted while this connection is open: behind the `async with` it may be closed already or not yet.
+        return {**status, "computed": computed - 1, "descriptors": descriptors(pid), "rss_anon_kib": rss_anon_kib(pid)}
 
 
 def main() -> None:
@@ -134,9 +135,7 @@ def main() -> None:
     assert after["computed"] == model["rows"], (after["computed"], model["rows"])
     answered = after["computed"] - unwanted - 1
     assert seen["answered"] <= answered <= seen["answered"] + seen["cancelled"] + seen["dropped"]
-    # One socket more or less has been seen from one look to the next, also before any load, and is not explained; what
-    # would be left of thousands of connections is more.
-    assert found["descriptors"][1] <= found["descriptors"][0] + 1
+    assert found["descriptors"][1] == found["descriptors"][0]
 
 
 if __name__ == "__main__":

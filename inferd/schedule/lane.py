@@ -88,9 +88,9 @@ class Lane(Generic[T]):
     def __init__(self, key: Hashable, latency: Latency, largest: int) -> None:
         self.key = key
         self.latency = latency
-        self.largest = largest
         # The batch sizes considered, ascending.
-        self.sizes = [b for b in BUCKETS if b < largest] + [largest]
+        self.sizes: list[int] = []
+        self.bound(largest)
         self._entries: list[tuple[float, int, T]] = []
         self._start = 0
         self.count = 0
@@ -109,6 +109,11 @@ class Lane(Generic[T]):
         self._congested_at = float("-inf")
         self.verdicts: dict[Hashable, Verdict] = {}  # of admission, by what its tickets have in common
         self.verdicts_of = -1  # the scheduler's turn that they are of
+
+    def bound(self, largest: int) -> None:
+        """No batch has more rows than `largest` from here on."""
+        self.largest = largest
+        self.sizes = [b for b in self.latency.sizes or BUCKETS if b < largest] + [largest]
 
     # ---- the order
 
@@ -183,8 +188,8 @@ class Lane(Generic[T]):
         low = bisect.bisect_right(plans, seconds)  # sizes[:low] fit
         if not low:
             return 0
-        if low == len(sizes):
-            return sizes[-1]
+        if low == len(sizes) or self.latency.sizes:
+            return sizes[low - 1]
         # Between two buckets the line is straight.
         fits, over = sizes[low - 1], sizes[low]
         here, there = plans[low - 1], plans[low]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
+from collections.abc import Sequence
 
 # Batch sizes up to 1.5 times apart share their residuals.
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -40,9 +41,14 @@ LEAST_S = 1e-6
 
 
 class Latency:
-    """l(b) of one lane. Seconds throughout."""
+    """l(b) of one lane. Seconds throughout.
 
-    def __init__(self, prior: Latency | None = None) -> None:
+    `sizes`, ascending, are the only ones its model computes, if it says so: a batch takes what the next of them takes.
+    `weight` is how large its rows are, if those of `prior` are 1: what a row adds is that much more.
+    """
+
+    def __init__(self, prior: Latency | None = None, sizes: Sequence[int] = (), weight: float = 1.0) -> None:
+        self.sizes = sizes
         self.seen = 0  # batches
         self.ran_at = -math.inf  # when a batch last began
         self._alpha = 0.0
@@ -59,12 +65,14 @@ class Latency:
         self._levels: dict[int, float] = {}  # of each bucket: which percentile
         self._spread = [1.0]  # what was seen over what the line says, in all buckets, ascending
         if prior is not None and prior.known:
-            self._alpha, self._beta = prior._alpha, prior._beta
+            self._alpha, self._beta = prior._alpha, prior._beta * weight
             self._levels, self._spread = dict(prior._levels), prior._spread
             self._variance = prior._variance
-            weight = min(1.0, PRIOR_WEIGHT / prior._n)
-            self._n, self._sb, self._sbb = prior._n * weight, prior._sb * weight, prior._sbb * weight
-            self._sy, self._sby = prior._sy * weight, prior._sby * weight
+            share = min(1.0, PRIOR_WEIGHT / prior._n)
+            self._n, self._sb, self._sbb = prior._n * share, prior._sb * share, prior._sbb * share
+            # As if its batches had been seen to take what this line says.
+            self._sy = self._alpha * self._n + self._beta * self._sb
+            self._sby = self._alpha * self._sb + self._beta * self._sbb
             self.seen = 1
 
     @property
@@ -74,7 +82,14 @@ class Latency:
 
     def mean(self, b: int) -> float:
         """The line: what a batch of b rows takes on average."""
+        if self.sizes:
+            b = self._computed(b)
         return max(self._alpha + self._beta * b, LEAST_S)
+
+    def _computed(self, b: int) -> int:
+        """How many rows the model computes for b."""
+        at = bisect.bisect_left(self.sizes, b)
+        return self.sizes[at] if at < len(self.sizes) else b
 
     def mean_seen(self, b: int) -> float:
         """What batches of about b rows were seen to take on average; the line where few or none were."""
@@ -99,6 +114,7 @@ class Latency:
 
     def observe(self, b: int, seconds: float) -> None:
         """A batch of b rows took so long."""
+        b = self._computed(b)
         seconds = max(seconds, LEAST_S)
         self._all.append((b, seconds))
         changed = self.seen > FASTER and self._surprised(math.log(seconds / self.mean(b)))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from inferd.schedule.lane import Lane, Verdict
@@ -50,6 +50,8 @@ REPLY_MARGIN_S = 0.0005
 # How far a client can be ahead of its fair share, in budgets.
 LEAD = 5.0
 MAX_LATENCIES = 1024
+# So many full batches under a ceiling before a larger one is tried; twice as many after each that failed.
+CEILING_PATIENCE = 256
 # With more lanes than this, what comes before a request is estimated from so many of them.
 LANES_LOOKED_AT = 16
 MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 0.001, 10.0
@@ -65,6 +67,19 @@ class Halving:
     def __init__(self, above: Halving | None) -> None:
         self.above = above
         self.failed = 0
+
+
+class Ceiling:
+    """How many rows a lane's batches may have since the device had no memory for more; raised after `patience` batches
+    of so many, of which there were `full`. `proven` is the most that have run."""
+
+    __slots__ = ("full", "patience", "proven", "rows")
+
+    def __init__(self, rows: int, patience: int) -> None:
+        self.rows = rows
+        self.patience = patience
+        self.full = 0
+        self.proven = 0
 
 
 class Batch(Generic[T]):
@@ -93,7 +108,8 @@ class Taken(NamedTuple, Generic[T]):
 
 
 class Scheduler(Generic[T]):
-    """All lanes of all models, on `workers` equal devices. `queued` counts the tickets that wait."""
+    """All lanes of all models, on `workers` equal devices, which may become fewer and more. `queued` counts the tickets
+    that wait."""
 
     def __init__(self, workers: int = 1, max_requests: int = 512, max_batch_bytes: int = 64 * 1024 * 1024) -> None:
         self.queued = 0
@@ -102,7 +118,7 @@ class Scheduler(Generic[T]):
         self._max_batch_bytes = max_batch_bytes
         self._lanes: dict[Hashable, Lane[T]] = {}
         self._latencies: dict[Hashable, Latency] = {}
-        self._ceilings: dict[Hashable, int] = {}
+        self._ceilings: dict[Hashable, Ceiling] = {}
         self._priors: dict[Hashable, Latency] = {}
         self._again: deque[Batch[T]] = deque()
         self._running: list[Batch[T]] = []
@@ -119,21 +135,25 @@ class Scheduler(Generic[T]):
 
     # ---- what is learned
 
-    def teach(self, model: Hashable, measured: list[tuple[int, float]]) -> None:
-        """(rows, seconds) of the warm-up: what batches of a model take until its lanes know better."""
-        prior = self._priors[model] = Latency()
+    def teach(self, model: Hashable, measured: list[tuple[int, float]], sizes: Sequence[int] = ()) -> None:
+        """(rows, seconds) of the warm-up: what batches of a model take until its lanes know better. `sizes`: the only
+        ones it computes, ascending."""
+        prior = self._priors[model] = Latency(sizes=sizes)
         for _ in range(4):
             for rows, seconds in measured:
                 prior.observe(rows, seconds)
 
-    def latency(self, lane: Hashable) -> Latency:
-        """What is known of a lane's batches. A lane's key is a tuple that opens with its model."""
+    def latency(self, lane: Hashable, weight: float = 1.0) -> Latency:
+        """What is known of a lane's batches. A lane's key is a tuple that opens with its model; `weight` is that of its
+        rows."""
         latency = self._latencies.get(lane)
         if latency is None:
             if len(self._latencies) >= MAX_LATENCIES:
                 self._forget_lanes()
             model = lane[0] if isinstance(lane, tuple) else lane
-            latency = self._latencies[lane] = Latency(self._priors.get(model))
+            prior = self._priors.get(model)
+            sizes = prior.sizes if prior is not None else ()
+            latency = self._latencies[lane] = Latency(prior, sizes, weight)
         return latency
 
     def _forget_lanes(self) -> None:
@@ -152,8 +172,9 @@ class Scheduler(Generic[T]):
     def _lane(self, ticket: T) -> Lane[T]:
         lane = self._lanes.get(ticket.lane)
         if lane is None:
-            largest = min(ticket.max_rows, self._ceilings.get(ticket.lane, ticket.max_rows))
-            lane = self._lanes[ticket.lane] = Lane(ticket.lane, self.latency(ticket.lane), largest)
+            ceiling = self._ceilings.get(ticket.lane)
+            largest = ticket.max_rows if ceiling is None else min(ticket.max_rows, ceiling.rows)
+            lane = self._lanes[ticket.lane] = Lane(ticket.lane, self.latency(ticket.lane, ticket.weight), largest)
         return lane
 
     # ---- arrivals
@@ -421,6 +442,10 @@ class Scheduler(Generic[T]):
         if not limit:
             return None
         limit = min(limit, lane.best(min(limit, lane.rows)))
+        others = self.workers - len(self._running) - 1
+        if others > 0:
+            # Devices at rest take their part of what is there: half of it is done sooner than all of it.
+            limit = min(limit, max(1, -(-lane.rows // (others + 1))))
         tickets: list[T] = []
         rows = nbytes = 0
         ends_at = now + lane.latency.plan(min(limit, lane.rows))
@@ -485,7 +510,11 @@ class Scheduler(Generic[T]):
             ticket.state = State.OVER
         self._ended(batch)
         if seconds is not None and batch.tickets:
-            self.latency(batch.tickets[0].lane).observe(batch.rows, seconds)
+            key = batch.tickets[0].lane
+            self.latency(key).observe(batch.rows, seconds)
+            ceiling = self._ceilings.get(key)
+            if ceiling is not None:
+                self._try_higher(batch, ceiling)
 
     def _ended(self, batch: Batch[T]) -> None:
         self._turn += 1
@@ -520,13 +549,35 @@ class Scheduler(Generic[T]):
         """The device had no memory for the batch: halves run next, and its lane never takes as many again. Returns the
         ticket that does not fit alone."""
         key = batch.tickets[0].lane
-        ceiling = max(1, batch.rows // 2)
-        self._ceilings[key] = min(ceiling, self._ceilings.get(key, ceiling))
+        known = self._ceilings.get(key)
+        rows, patience = max(1, batch.rows // 2), CEILING_PATIENCE
+        if known is not None:
+            # More has been tried too soon: back to what has run, and the next trial is so much later.
+            rows = known.proven if rows < known.proven < batch.rows else min(rows, known.rows)
+            patience = 2 * known.patience
+        ceiling = self._ceilings[key] = Ceiling(rows, patience)
         lane = self._lanes.get(key)
-        if lane is not None and lane.largest > ceiling:
-            lane.largest = ceiling
-            lane.sizes = [size for size in lane.sizes if size < ceiling] + [ceiling]
+        if lane is not None and lane.largest > ceiling.rows:
+            lane.bound(ceiling.rows)
         return self.split(batch)
+
+    def _try_higher(self, batch: Batch[T], ceiling: Ceiling) -> None:
+        """A batch has run under a ceiling. After enough that were as large as they might be, one may be larger: the
+        memory may have been another's, and be free again."""
+        if batch.rows < ceiling.rows:
+            return
+        ceiling.proven = ceiling.rows
+        ceiling.full += 1
+        if ceiling.full < ceiling.patience:
+            return
+        ceiling.full = 0
+        ticket = batch.tickets[0]
+        ceiling.rows += max(1, ceiling.rows // 8)
+        lane = self._lanes.get(ticket.lane)
+        if lane is not None:
+            lane.bound(min(ceiling.rows, ticket.max_rows))
+        if ceiling.rows >= ticket.max_rows:
+            del self._ceilings[ticket.lane]
 
     def lost(self, batch: Batch[T]) -> list[T]:
         """The worker died with the batch: each ticket runs once more, alone, so that one that kills workers takes no

@@ -40,8 +40,9 @@ class Ticket:
     """One request in the scheduler's eyes.
 
     `lane` says with whom it may share a batch, `rows` and `nbytes` how large it is, `max_rows` how many rows a batch of
-    its lane may have; `due` is when its answer must be computed (seconds on the clock of `now`, None: never), `arrived`
-    when it came; `losses` counts the workers that have died with it.
+    its lane may have, `weight` how large a row is if those of its model's warm-up are 1; `due` is when its answer must
+    be computed (seconds on the clock of `now`, None: never), `arrived` when it came; `losses` counts the workers that
+    have died with it.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Ticket:
         "queued_at",
         "rows",
         "state",
+        "weight",
     )
 
     def __init__(
@@ -73,7 +75,9 @@ class Ticket:
         arrived: float = 0.0,
         client: Client | None = None,
         priority: float = 0.0,
+        weight: float = 1.0,
     ) -> None:
+        self.weight = weight
         self.lane = lane
         self.rows = rows
         self.nbytes = nbytes

@@ -48,12 +48,13 @@ def bucket(length: int) -> int:
 class Model:
     """What the loop process knows of a model: what its workers said when they were ready.
 
-    `latency` is what its batches took in the warm-up, (rows, seconds) each, of items of `latency_elements` elements (as
-    in Plan.elements); `objective_s` the time in which it wants
-    its requests answered, or None.
+    `latency` is what its batches took in the warm-up, (rows, seconds) each, of items of `latency_elements` elements;
+    `objective_s` the time in which it wants its requests answered, or None; `batch_sizes` are the only ones it
+    computes, or none.
     """
 
     __slots__ = (
+        "batch_sizes",
         "description",
         "index",
         "inputs",
@@ -87,6 +88,7 @@ class Model:
         self.length_buckets: bool = description.get("length_buckets", False)
         self.latency = [(int(b), float(seconds)) for b, seconds in description.get("latency", ())]
         self.latency_elements: int = description.get("latency_elements", 1)
+        self.batch_sizes: tuple[int, ...] = tuple(description.get("batch_sizes") or ())
         self.results = 0
         self.rows = 0
 
@@ -104,21 +106,19 @@ class Model:
 class Plan:
     """What will be done with requests of one header: with whom they may share a batch, and where their parts lie.
 
-    `elements` is the size of one item, padded to its bucket, in elements, and `cost` that of all rows: what requests of
-    one model cost relative to each other.
+    `weight` is how large one item is, padded to its bucket, if those of the warm-up are 1.
     """
 
     __slots__ = (
         "_lanes",
         "_shapes",
         "_varies",
-        "cost",
-        "elements",
         "model",
         "rows",
         "table",
         "tensor_end",
         "values_start",
+        "weight",
     )
 
     def __init__(self, model: Model, header: Infer, shapes: int, elements: int) -> None:
@@ -127,8 +127,7 @@ class Plan:
         self.table = [tensor.row() for tensor in header.tensors]
         self.tensor_end = header.tensor_end
         self.values_start = aligned(header.tensor_end)
-        self.elements = elements
-        self.cost = elements * (header.rows or 1)
+        self.weight = elements / model.latency_elements
         self._shapes = shapes
         self._varies = bool(model.ragged or model.padding)
         self._lanes: tuple[Hashable, Hashable] = ((model.index, shapes, False), (model.index, shapes, True))

@@ -193,7 +193,10 @@ class Engine:
         if not self.door.models:
             self.door.open(descriptions)
             for model in self.door.models.values():
-                self.scheduler.teach(model.index, model.latency)
+                self.scheduler.teach(model.index, model.latency, model.batch_sizes)
+
+    def serving(self, workers: int) -> None:
+        self.scheduler.workers = max(1, workers)
 
     def worker_free(self) -> None:
         self._dispatch()

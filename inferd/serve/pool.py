@@ -25,6 +25,7 @@ class Condition(Enum):
     LOADING = "loading"
     IDLE = "idle"
     BUSY = "busy"
+    ENDING = "ending"
     GONE = "gone"
 
 
@@ -143,6 +144,12 @@ class Pool(Generic[B]):
         worker.busy_s += now - worker.busy_since
         worker.fruitless = 0
         self._becomes_idle(worker)
+
+    def condemn(self, worker: Worker[B]) -> None:
+        """Its process is being ended: it is given nothing more."""
+        if worker.condition is Condition.IDLE:
+            self._idle.remove(worker)
+        worker.condition = Condition.ENDING
 
     def died(self, worker: Worker[B]) -> tuple[B | None, float]:
         """Its process is gone. Returns the batch that went with it, and the pause in seconds before the next spawn."""

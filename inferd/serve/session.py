@@ -87,6 +87,7 @@ class Request(Ticket):
             now,
             session.owner,
             CLASSES[header.priority],
+            plan.weight,
         )
         self.session: Session | None = session
         self.id = id

@@ -32,6 +32,9 @@ class BatchEvents(Protocol):
     def models_loaded(self, descriptions: list[dict[str, Any]]) -> None:
         """A worker is ready, and these are its models."""
 
+    def serving(self, workers: int) -> None:
+        """So many workers serve from here on."""
+
     def worker_free(self) -> None:
         """There is one more worker that can take a batch."""
 
@@ -109,11 +112,14 @@ class Workers:
 
     def on_packet(self, worker: int, message: list[Any]) -> None:
         place = self._pool.workers[worker]
+        if place.condition is Condition.ENDING:
+            return  # its batch runs again elsewhere
         try:
             self._on_packet(place, message[0], message[1:])
         except Exception:
             # A defect of ours must not leave a batch that never ends: it costs the worker, and its requests run again.
             log.logger.exception("packet_failed", extra={"fields": {"worker": worker}})
+            self._pool.condemn(place)
             self._executor.kill(worker)
 
     def _on_packet(self, place: Place, kind: int, message: list[Any]) -> None:
@@ -135,6 +141,7 @@ class Workers:
         place = self._pool.workers[worker]
         pid, arena = place.pid, place.arena
         batch, pause_s = self._pool.died(place)
+        self._events.serving(self._pool.serving)
         if arena is not None:
             arena.region.close()
         if self._closing:
@@ -171,6 +178,7 @@ class Workers:
 
     def _on_ready(self, worker: Place, device: str, models: list[dict[str, Any]]) -> None:
         self._pool.ready(worker, device)
+        self._events.serving(self._pool.serving)
         self._events.models_loaded(models)
         log.event("worker_ready", worker=worker.id, pid=worker.pid, device=device)
         if self._all_ready.done():

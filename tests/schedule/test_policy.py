@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import inferd.schedule.scheduler as policy
 from inferd.schedule.lane import FLOOR_EVERY
 from inferd.schedule.scheduler import LANES_LOOKED_AT, MAX_LATENCIES, PROBE_AFTER, Scheduler
 from inferd.schedule.ticket import Client, State, Ticket
@@ -42,6 +43,14 @@ def busy(one: Scheduler[Ticket], now: float, rows: int = 1) -> None:
     """The device begins a batch."""
     fill(one, rows, now, deadline=10.0)
     assert one.take(now).batch is not None
+
+
+def lane_batch(one: Scheduler[Ticket], now: float, rows: int) -> None:
+    """A batch of so many rows that takes what it is thought to take."""
+    fill(one, rows, now, deadline=None)
+    batch = one.take(now).batch
+    assert batch is not None
+    one.settle(batch, now, ALPHA + BETA * batch.rows)
 
 
 def had_a_batch(one: Scheduler[Ticket]) -> None:
@@ -392,3 +401,60 @@ def test_memory_is_bounded_against_callers_who_invent_shapes() -> None:
                 one.out_of_memory(batch)
     assert len(one._latencies) <= MAX_LATENCIES and len(one._ceilings) <= MAX_LATENCIES + 1
     assert one._latencies[("hot",)].seen > 1000
+
+
+def test_more_is_tried_again_when_memory_may_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After enough full batches the ceiling rises by an eighth; a trial that fails goes back to what has run, and the
+    next one waits twice as long."""
+    monkeypatch.setattr(policy, "CEILING_PATIENCE", 4)
+    one = scheduler()
+
+    def rows_of_a_batch(fails_above: int) -> int:
+        fill(one, 64, 0.0, deadline=None)
+        batch = one.take(0.0).batch
+        assert batch is not None
+        if batch.rows <= fails_above:
+            one.settle(batch, 0.0, ALPHA + BETA * batch.rows)
+            return batch.rows
+        rows = batch.rows
+        one.out_of_memory(batch)
+        while one._again:
+            again = one.take(0.0).batch
+            assert again is not None
+            one.settle(again)
+        return -rows
+
+    assert [rows_of_a_batch(40) for _ in range(12)] == [-64, 32, 32, 32, 32, 36, 36, 36, 36, 40, 40, 40]
+    assert [rows_of_a_batch(40) for _ in range(12)] == [40, -45, 40, 40, 40, 40, 40, 40, 40, 40, -45, 40]
+
+
+def test_only_the_sizes_that_a_model_computes_are_aimed_at() -> None:
+    """Five rows take as long as eight where five are computed as eight, so four are taken if only they are in time."""
+    one: Scheduler[Ticket] = Scheduler()
+    one.teach("a", [(b, ALPHA + BETA * b) for b in (1, 2, 4, 8, 16)], sizes=(1, 2, 4, 8, 16))
+    latency = one.latency(("a",))
+    assert latency.mean(5) == latency.mean(8) and latency.mean(4) < latency.mean(5)
+    for at in range(40):
+        lane_batch(one, at * 0.1, 16)
+    fill(one, 16, 10.0, deadline=0.0125)
+    batch = one.take(10.0).batch
+    assert batch is not None and batch.rows == 4
+
+
+def test_rows_that_are_larger_are_taken_to_cost_more() -> None:
+    """A lane of longer rows begins with the warm-up's line, steeper."""
+    one = scheduler()
+    assert one.latency(("a", "long"), 4.0).mean(8) == pytest.approx(ALPHA + 4 * BETA * 8, rel=0.05)
+    assert one.latency(("a", "like it"), 1.0).mean(8) == pytest.approx(ALPHA + BETA * 8, rel=0.05)
+
+
+def test_devices_at_rest_share_a_burst() -> None:
+    """Sixteen rows at two idle devices are eight for each; a device that is alone at rest takes what fits."""
+    one = scheduler(workers=2)
+    fill(one, 16, 0.0, deadline=None)
+    first, second = one.take(0.0).batch, one.take(0.0).batch
+    assert first is not None and second is not None and first.rows == second.rows == 8
+    fill(one, 16, 0.0, deadline=None)
+    one.settle(first, 0.013, 0.013)
+    third = one.take(0.013).batch
+    assert third is not None and third.rows == 16

@@ -140,12 +140,12 @@ def test_lengths_of_one_bucket_take_slots_of_one_size() -> None:
 
 def test_cost_counts_padded_elements() -> None:
     """One item's elements in its bucket, and that for every row."""
-    assert sums(3).elements == SMALLEST_BUCKET + 1
-    assert sums(100).elements == bucket(100) + 1
-    assert sums(100, rows=7).cost == 7 * (bucket(100) + 1)
-    assert plan("lists", x=("FP32", (100,))).elements == 100
-    assert plan("pixels", image=("UINT8", (20, 30, 3))).elements == bucket(20) * bucket(30) * 3
-    assert plan("letters").elements == plan("letters").cost == 1
+    assert sums(3).weight == SMALLEST_BUCKET + 1
+    assert sums(100).weight == bucket(100) + 1
+    assert sums(100, rows=7).weight == bucket(100) + 1
+    assert plan("lists", x=("FP32", (100,))).weight == 100
+    assert plan("pixels", image=("UINT8", (20, 30, 3))).weight == bucket(20) * bucket(30) * 3
+    assert plan("letters").weight == 1
 
 
 def test_a_request_may_have_more_rows_than_a_batch() -> None:
