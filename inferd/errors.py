@@ -181,9 +181,17 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
         InvalidArgument,
         "the payload of {actual} bytes is over this server's limit of {limit} bytes; send fewer rows",
     ),
+    # These three come from the gateway only, in answers over HTTP.
+    "BODY": (InvalidArgument, "the body {problem}"),
+    "OUTPUT_UNKNOWN": (InvalidArgument, "model {model!r} has no output {field!r}; it returned {known}"),
+    "NOT_IN_JSON": (Unimplemented, "output {field!r} holds bytes that JSON has no form for"),
     "MODEL_NOT_FOUND": (NotFound, "no model {model!r} is served here; there are: {known}"),
     "UNKNOWN_MESSAGE": (Unimplemented, "message type {actual} is not known to this server"),
     "UNSUPPORTED_VERSION": (Unimplemented, "this server speaks protocol versions {expected}, you offered {actual}"),
+    "TOKEN": (
+        Unauthenticated,
+        "this server asks for a token, and {problem}; ask whoever runs it for one of the file given with --tokens",
+    ),
     "CLIENT_CANCELLED": (Cancelled, "the caller cancelled the request"),
     "SUPERSEDED": (Superseded, "a newer request with the same supersede key took its place"),
     # stage: "waiting to be sent", "queued", "computed" or "on its way".

@@ -22,7 +22,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "schedule": ({"errors", "config", "schedule"}, set()),
     "serve": ({"errors", "config", "memory", "log", "_version", "wire", "schedule", "serve"}, {"uvloop"}),
     "work": ({"errors", "config", "memory", "log", "wire", "work"}, {"torch", "numpy", "msgpack", "safetensors"}),
-    "models": ({"models"}, {"torch", "numpy", "safetensors"}),
+    "models": ({"models", "errors"}, {"torch", "numpy", "safetensors", "transformers", "tokenizers"}),
+    "gateway": (
+        {"errors", "config", "log", "_version", "wire", "gateway"},
+        {"aiohttp", "prometheus_client", "numpy", "ml_dtypes", "uvloop", "inferd_client"},
+    ),
     "cli": ({""}, {"click", "uvloop", "numpy", "matplotlib", "inferd_client"}),
     "__init__": ({"_version"}, {"inferd_client"}),
     "__main__": ({"cli"}, set()),
@@ -88,6 +92,13 @@ def test_the_client_is_light() -> None:
 def test_the_loop_process_has_no_torch() -> None:
     """What `inferd serve` imports before it spawns anything leaves torch alone."""
     assert "torch" not in loaded_by("import inferd.cli, inferd.serve.daemon, inferd.serve.process")
+
+
+def test_the_gateway_is_a_process_of_its_own() -> None:
+    """It brings in no torch, and the daemon none of its libraries."""
+    assert "torch" not in loaded_by("import inferd.gateway.app")
+    loop = loaded_by("import inferd.cli, inferd.cli.serve, inferd.serve.daemon, inferd.serve.process")
+    assert not {"aiohttp", "prometheus_client", "inferd_client", "numpy"} & loop
 
 
 def test_nothing_can_be_unpickled() -> None:

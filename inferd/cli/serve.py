@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -17,9 +18,11 @@ from typing import Any
 import click
 
 from inferd.cli.common import Command
-from inferd.config import BUILT_IN, ModelConfig, Settings
+from inferd.config import BUILT_IN, DEFAULT_WEB, ModelConfig, Settings, web_address, web_url
 from inferd.errors import ConfigError
 from inferd.wire.address import DEFAULT_PORT, Address
+
+_HOST_PORT = re.compile(r".*:[0-9]{1,5}")
 
 
 def default_socket() -> str:
@@ -52,7 +55,21 @@ def _setting(name: str, **given: Any) -> Callable[[Command], Command]:
     return click.option(name, envvar=variable, show_envvar=True, **given)
 
 
-@click.command(short_help="Run the daemon on the given models, or on the built-in ones.")
+def _web(context: click.Context, parameter: click.Parameter, text: str | None) -> Address | None:
+    return web_address(text) if text else None
+
+
+class _Serve(click.Command):
+    """`--web ner` is --web and the model ner, not an address: only what looks like one is taken for one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = []
+        for word, following in zip(args, [*args[1:], ""], strict=True):
+            words.append(f"--web={DEFAULT_WEB}" if word == "--web" and not _HOST_PORT.fullmatch(following) else word)
+        return super().parse_args(ctx, words)
+
+
+@click.command(cls=_Serve, short_help="Run the daemon on the given models, or on the built-in ones.")
 @click.argument("models", nargs=-1, metavar="[[NAME=]MODEL]...")
 @click.option(
     "--set",
@@ -97,6 +114,29 @@ def _setting(name: str, **given: Any) -> Callable[[Command], Command]:
     show_default=True,
     help="How long a stop may take to finish what is in flight.",
 )
+@_setting(
+    "--web",
+    is_flag=False,
+    flag_value=DEFAULT_WEB,
+    metavar="[HOST:PORT]",
+    callback=_web,
+    help=f"Serve HTTP, WebSocket, metrics and the page as well, at {DEFAULT_WEB} if nothing else is said.",
+)
+@_setting(
+    "--web-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="SCHEME://HOST[:PORT] of another site whose pages may use the gateway; repeatable.",
+)
+@_setting(
+    "--tokens",
+    default="",
+    metavar="FILE",
+    help="Lines `name: token`; whoever comes over TCP or the gateway needs one of them.",
+)
+@_setting(
+    "--insecure-no-auth", is_flag=True, help="Listen beyond this machine without tokens: open to all who can reach it."
+)
 @_setting("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @_setting("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 def serve(
@@ -104,8 +144,9 @@ def serve(
 ) -> None:
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C, which drain it.
 
-    A MODEL is package.module:Name, file.py:Name, or one of the built-in ones: echo, ner, virtual. Name is a class with
-    a forward(batch), or a function that makes an nn.Module. Without any, the built-in ones are served.
+    A MODEL is package.module:Name, file.py:Name, hf:FOLDER, or one of the built-in ones: echo, ner, virtual. Name is a
+    class with a forward(batch), or a function that makes an nn.Module; FOLDER is a Hugging Face model's. Without any,
+    the built-in ones are served.
 
     \b
     inferd serve policy.py:Policy --device cuda
@@ -118,6 +159,9 @@ def serve(
                 f"serving needs {package}, which is not installed: pip install 'inferd[server]' "
                 "(for a GPU, install the torch build that fits it first)"
             )
+    for package in ("aiohttp", "prometheus_client") if given["web"] else ():
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"--web needs {package}, which is not installed: pip install 'inferd[web]'")
     settings = _settings(models, options, listen, given)
     settings.check()
     _run(settings, executor)
@@ -174,9 +218,10 @@ def _run(settings: Settings, executor: str) -> None:
 
         runs = ProcessExecutor(settings)
 
-    def on_ready(addresses: list[Address]) -> None:
+    def on_ready(addresses: list[Address], web: Address | None) -> None:
         names = ", ".join(model.name for model in settings.models)
-        click.echo(f"inferd is ready: {names} on {' and '.join(str(address) for address in addresses)}")
+        places = [str(address) for address in addresses] + ([web_url(web)] if web is not None else [])
+        click.echo(f"inferd is ready: {names} on {' and '.join(places)}")
         click.echo(f"Try: {_try_next(settings, addresses)}")
         sys.stdout.flush()
 

@@ -1,4 +1,5 @@
 """The built-in models: `echo` gives back what it gets, `ner` tags entities in text, `virtual` stands in for a device.
+`hf` opens Hugging Face folders.
 
 A model is a plain class; only `forward` is required:
 

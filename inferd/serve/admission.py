@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from inferd.errors import RequestError, make
+from inferd.serve.meters import Meters
 from inferd.wire.messages import Infer
 from inferd.wire.tensor import MAX_DIM, Spec, Tensor, aligned
 from inferd.wire.values import MAX_VALUES_BYTES
@@ -62,6 +63,7 @@ class Model:
         "latency_elements",
         "length_buckets",
         "max_batch_size",
+        "meters",
         "name",
         "objective_s",
         "padding",
@@ -91,6 +93,7 @@ class Model:
         self.batch_sizes: tuple[int, ...] = tuple(description.get("batch_sizes") or ())
         self.results = 0
         self.rows = 0
+        self.meters = Meters()
 
     def shape_in_lane(self, tensor: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
         """What requests must have in common with an item of `shape` to share a batch: the shape itself, but for the −1

@@ -10,23 +10,27 @@ import signal
 from collections.abc import Callable
 
 from inferd import log
-from inferd.config import MIB, Settings
+from inferd.config import MIB, Settings, web_url
 from inferd.errors import ConfigError
 from inferd.memory import Region
 from inferd.serve.engine import Engine
 from inferd.serve.executor import Executor
+from inferd.serve.gateway import Gateway
 from inferd.serve.listener import Listener
+from inferd.serve.tokens import GATEWAY
 from inferd.wire.address import Address
 
 # What the daemon itself has open: listeners, memory, workers' channels, libraries.
 OWN_DESCRIPTORS = 64
 
 
-async def serve(settings: Settings, executor: Executor, on_ready: Callable[[list[Address]], None]) -> None:
+async def serve(
+    settings: Settings, executor: Executor, on_ready: Callable[[list[Address], Address | None], None]
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
 
-    `on_ready` gets the addresses once every worker has loaded its models. Raises ConfigError, ModelLoadError and
-    DeviceUnavailable.
+    `on_ready` gets the addresses, and the gateway's if there is one, once every worker has loaded its models. Raises
+    ConfigError, ModelLoadError and DeviceUnavailable.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -48,6 +52,12 @@ async def serve(settings: Settings, executor: Executor, on_ready: Callable[[list
     allow_descriptors(settings.max_connections + OWN_DESCRIPTORS)
     engine = Engine(settings, executor)
     listener = Listener(engine)
+    gateway = None
+    if settings.web is not None:
+        gateway = Gateway(settings, settings.web)
+        gateway.bind()
+        if engine.tokens is not None:
+            engine.tokens.add(GATEWAY, gateway.token)
     try:
         await _unless(stop, engine.start())
         if not stop.is_set():
@@ -55,15 +65,25 @@ async def serve(settings: Settings, executor: Executor, on_ready: Callable[[list
             # The collector walking what never goes away is a pause for everybody.
             gc.collect()
             gc.freeze()
-            log.event("ready", models=[model.name for model in settings.models], addresses=[str(a) for a in addresses])
-            on_ready(addresses)
+            if gateway is not None:
+                await listener.open(gateway.back, trusted=True)
+                await _unless(stop, gateway.start())
+        if not stop.is_set():
+            web = gateway.address if gateway is not None else None
+            places = [str(address) for address in addresses] + ([web_url(web)] if web is not None else [])
+            log.event("ready", models=[model.name for model in settings.models], addresses=places)
+            on_ready(addresses, web)
             await stop.wait()
+        if gateway is not None:
+            gateway.drain()
         listener.close()
         log.event("draining", in_flight=sum(len(session.in_flight) for session in engine.sessions))
         await _unless(hurry, engine.drain(settings.drain_timeout_s))
     finally:
         listener.close()
         await engine.close()
+        if gateway is not None:
+            await gateway.close()
         log.event("stopped")
 
 

@@ -27,9 +27,10 @@ from inferd.serve.pool import Pool
 from inferd.serve.refusal import overloaded, too_late
 from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
+from inferd.serve.tokens import read_tokens
 from inferd.serve.workers import Place, Workers
 from inferd.wire.frame import Limits
-from inferd.wire.messages import with_timing
+from inferd.wire.messages import Infer, Message, with_timing
 
 HOUSEKEEPING_S = 1.0
 # How much of the estimate of what writing a batch's answers takes is from the last batch.
@@ -58,6 +59,7 @@ class Engine:
         self.pool: Pool[Batch[Request]] = Pool(settings.devices)
         self.workers = Workers(self.pool, executor, self)
         self.door = Door()
+        self.tokens = read_tokens(settings.tokens) if settings.tokens else None
         self.sessions: set[Session] = set()
         self._clients: dict[str, Client] = {}
         self.counters: Counter[str] = Counter()
@@ -149,6 +151,7 @@ class Engine:
         """Nobody wants the request any more. If it still waits it is never computed; if it runs, its result is
         thrown away."""
         request.session = None
+        request.plan.model.meters.codes["CANCELLED"] += 1
         if request.state is State.RUNNING:
             self.counters[f"{why}_while_running"] += 1
             return
@@ -156,9 +159,12 @@ class Engine:
         self.scheduler.withdraw(request)
         self._release(request)
 
-    def refused(self, error: RequestError) -> None:
-        """A request was turned away at the door."""
+    def refused(self, error: RequestError, message: Message) -> None:
+        """A request was turned away at the door; `message` is its header, if that could be read."""
         self.counters["refused_" + error.reason.lower()] += 1
+        model = self.door.models.get(message.model) if isinstance(message, Infer) else None
+        if model is not None:
+            model.meters.codes[error.code] += 1
 
     def count(self, what: str) -> None:
         """One more of something worth knowing."""
@@ -247,6 +253,11 @@ class Engine:
             self.scheduler.settle(batch, now, now - batch.started_at)
             self._next(worker, now)
         tickets = batch.tickets
+        model = tickets[0].plan.model
+        meters = model.meters
+        if not more:
+            meters.batch(batch.rows, compute_us / 1e6, padded)
+        arrivals: list[float] = []
         dirty = self._dirty
         answered = rows = 0
         numbers = iter(outcomes)
@@ -258,6 +269,7 @@ class Engine:
             else:
                 if not session.outbox:
                     dirty.append(session)
+                arrivals.append(request.arrived)
                 session.window.waited(batch.started_at - request.arrived, request.budget, now)
                 header = heads[head]
                 if request.header.timing:
@@ -270,7 +282,7 @@ class Engine:
                 request.chunk = None
             answered += 1
             rows += request.rows
-        model = tickets[0].plan.model
+        meters.answered(arrivals, batch.started_at, now)
         model.results += answered
         model.rows += rows
         for index, reason, detail in failures:
@@ -325,6 +337,7 @@ class Engine:
         self.counters["failed_" + error.reason.lower()] += 1
         session, request.session = request.session, None
         if session is not None:
+            request.plan.model.meters.codes[error.code] += 1
             if not session.outbox:
                 self._dirty.append(session)
             session.fail(request, error)

@@ -29,8 +29,9 @@ class Connection(asyncio.BufferedProtocol):
     name = "?"
     behind = False
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, trusted: bool = False) -> None:
         self._engine = engine
+        self._trusted = trusted
         self._session: Session | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,7 +52,10 @@ class Connection(asyncio.BufferedProtocol):
         # `resume_writing` comes when all is sent: that is when views of an arena are no longer needed. Writes of
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
-        self._session = Session(engine, self, engine.client(_owner(sock, peer)), self._engine.clock())
+        owner = engine.client(_owner(sock, peer))
+        # Who may open an ordinary Unix socket is the file system's to say.
+        shows_token = self._trusted or isinstance(peer, tuple)
+        self._session = Session(engine, self, owner, engine.clock(), self._trusted, shows_token)
         engine.sessions.add(self._session)
         engine.count("connections")
 
@@ -117,12 +121,15 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._paths: list[tuple[Path, int]] = []
 
-    async def open(self, address: Address) -> Address:
-        """Listens; returns the address with the port it got. Raises ConfigError when it is taken."""
+    async def open(self, address: Address, trusted: bool = False) -> Address:
+        """Listens; returns the address with the port it got. Raises ConfigError when it is taken.
+
+        At a `trusted` address the gateway comes in, who says for whom it asks.
+        """
         loop = asyncio.get_running_loop()
 
         def connection() -> Connection:
-            return Connection(self._engine)
+            return Connection(self._engine, trusted)
 
         try:
             if address.path:

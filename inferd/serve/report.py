@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferd._version import __version__
 from inferd.schedule.scheduler import Batch
+from inferd.serve import meters
 from inferd.serve.session import Request
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ def status(engine: Engine) -> dict[str, Any]:
                 "results": model.results,
                 "rows": model.rows,
                 "latency": scheduler.latency_table(model.index, model.max_batch_size),
+                "meters": model.meters.status(),
             }
             for model in engine.door.models.values()
         ],
+        "buckets": meters.buckets(),
         "counters": dict(sorted(engine.counters.items())),
     }

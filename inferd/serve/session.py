@@ -122,16 +122,28 @@ class Session:
         "owner",
         "parked",
         "peer",
+        "shows_token",
+        "trusted",
         "unsent_then",
         "views_in_outbox",
         "window",
         "written",
     )
 
-    def __init__(self, engine: Engine, link: Link, owner: Client, now: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        link: Link,
+        owner: Client,
+        now: float,
+        trusted: bool = False,
+        shows_token: bool = False,
+    ) -> None:
         self.engine = engine
         self.link = link
         self.owner = owner
+        self.trusted = trusted  # the gateway's, whose word for whom it asks is taken
+        self.shows_token = shows_token  # one of the daemon's, if it has any
         self.peer = Peer(SERVER, engine.limits)
         self.client = ""
         self.window = Window(engine.settings.max_in_flight)
@@ -181,7 +193,7 @@ class Session:
             return
         request = self._admit(frame, now)
         if not isinstance(request, Request):
-            self.engine.refused(request)
+            self.engine.refused(request, frame.message)
             self.send_error(frame.request_id, request)
             if not frame.complete:
                 self.peer.accept(None)
@@ -283,8 +295,18 @@ class Session:
             offered = f"{lowest} to {highest}"
             self._turn_away(make("UNSUPPORTED_VERSION", expected=SUPPORTED_VERSION, actual=offered))
             return
-        self.client = hello.client
         engine = self.engine
+        if self.shows_token and engine.tokens is not None:
+            name = engine.tokens.name_of(hello.token)
+            if name is None:
+                engine.count("refused_token")
+                problem = "this one is not known" if hello.token else "none was shown"
+                self._turn_away(make("TOKEN", problem=problem))
+                return
+            self.owner = engine.client(f"token:{name}")
+        elif self.trusted and hello.caller:
+            self.owner = engine.client(hello.caller)
+        self.client = hello.client
         limits = {
             "header_bytes": engine.limits.header_bytes,
             "payload_bytes": engine.limits.payload_bytes,

@@ -21,6 +21,8 @@ from inferd.wire.values import refuse_ext
 EMPTY_HEADER = b"\x80"
 MAX_MODEL_NAME = 64
 MAX_SUPERSEDE_BYTES = 128
+MAX_TOKEN_CHARS = 1024
+MAX_CLIENT_CHARS = 128  # of a name that a client or caller goes by; the rest is cut off
 # The classes of urgency, the most urgent first.
 PRIORITIES = INTERACTIVE, STANDARD, BATCH = ("interactive", "standard", "batch")
 # msgpack reserves room for up to 10,000 entries of a list when it is announced: 1,000 nested announcements in 16 KiB
@@ -103,19 +105,47 @@ def checked_supersede(value: object) -> str | None:
     return value
 
 
+def checked_token(value: object) -> str:
+    """The `token` of a HELLO; "" for None. Raises InvalidArgument."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise make("FIELD_TYPE", field="token", expected="text")
+    if len(value) > MAX_TOKEN_CHARS:
+        raise make("FIELD_VALUE", field="token", problem=f"has over {MAX_TOKEN_CHARS} characters")
+    return value
+
+
 class Hello:
-    """The client's first frame: protocol versions it speaks (lowest, highest), what it is, optional features."""
+    """The client's first frame: protocol versions it speaks (lowest, highest), what it is, optional features, and its
+    token. `caller` is a gateway's word for whom it asks; the server takes it from its own gateway only.
+    """
 
-    __slots__ = ("client", "features", "versions")
+    __slots__ = ("caller", "client", "features", "token", "versions")
 
-    def __init__(self, client: str, versions: tuple[int, int] = (1, 1), features: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        client: str,
+        versions: tuple[int, int] = (1, 1),
+        features: Iterable[str] = (),
+        token: str = "",
+        caller: str = "",
+    ) -> None:
         self.client = client
         self.versions = versions
         self.features = tuple(features)
+        self.token = token
+        self.caller = caller
 
     def pack(self) -> bytes:
         return pack_header(
-            {"versions": list(self.versions), "client": self.client, "features": list(self.features) or None}
+            {
+                "versions": list(self.versions),
+                "client": self.client,
+                "features": list(self.features) or None,
+                "token": self.token or None,
+                "caller": self.caller or None,
+            }
         )
 
     @classmethod
@@ -128,7 +158,10 @@ class Hello:
             raise make("FIELD_TYPE", field="versions", expected="[lowest, highest]")
         client = _field(fields, "client", str, "text") or ""
         features = _field(fields, "features", list, "a list of text") or []
-        return cls(client[:128], (versions[0], versions[1]), [name for name in features if isinstance(name, str)])
+        token = checked_token(fields.get("token"))
+        caller = _field(fields, "caller", str, "text") or ""
+        names = [name for name in features if isinstance(name, str)]
+        return cls(client[:MAX_CLIENT_CHARS], (versions[0], versions[1]), names, token, caller[:MAX_CLIENT_CHARS])
 
 
 class Welcome:

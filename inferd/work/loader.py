@@ -1,7 +1,7 @@
 """From a target such as `file.py:Name` to a model that can be served.
 
 What people have works as it is: a class with `forward` and any of load, preprocess, postprocess; an `nn.Module`, or a
-function that makes one.
+function that makes one; a Hugging Face folder (`inferd/models/hf/`).
 """
 
 from __future__ import annotations
@@ -214,6 +214,8 @@ def load_model(name: str, target: str, options: Mapping[str, Any]) -> Served:
         raise ModelLoadError(f"{target} must be a class or a function that makes the model, not the model itself")
     try:
         model = factory(**options)
+    except ModelLoadError:
+        raise  # of inferd's own models, and a whole sentence
     except BaseException as error:
         raise ModelLoadError(_cannot(f"make {target}", error, module_name)) from error
     if not callable(getattr(model, "forward", None)):

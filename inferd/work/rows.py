@@ -17,9 +17,9 @@ def kind(item: Any, served: Served) -> Any:
     """What preprocess results must have in common to be stacked; None for what is not stacked but listed."""
     if not isinstance(item, dict) or not item:
         return None
-    key = []
+    key: list[tuple[str, str, tuple[int, ...]]] = []
     for name, value in item.items():
-        if isinstance(value, torch.Tensor) or hasattr(value, "__array__"):
+        if _is_array(value):
             shape = tuple(value.shape)
             if shape and served.ragged:
                 shape = (-1,)
@@ -29,15 +29,22 @@ def kind(item: Any, served: Served) -> Any:
         elif isinstance(value, bool | int | float):
             key.append((name, type(value).__name__, ()))
         else:
-            return None
+            key.append((name, "", ()))
     return tuple(key)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or hasattr(value, "__array__")
 
 
 def collate(items: list[dict[str, Any]], served: Served, padding: Padding) -> dict[str, Any]:
     """Dicts of one kind: tensors, arrays or numbers stacked to [rows, …], those in the model's padding padded to the
-    longest, those of a ragged model listed."""
+    longest, those of a ragged model listed; and so is everything else."""
     batch: dict[str, Any] = {}
-    for name in items[0]:
+    for name, first in items[0].items():
+        if not (_is_array(first) or isinstance(first, bool | int | float)):
+            batch[name] = [item[name] for item in items]
+            continue
         column = [torch.as_tensor(item[name]) for item in items]
         if column[0].ndim and served.ragged:
             batch[name] = column

@@ -437,6 +437,7 @@ def refusals() -> None:
     for name, fields, reason, why in (
         ("hello_without_versions", {"client": "vectors/1"}, "FIELD_MISSING", "no versions"),
         ("hello_versions_text", {"versions": "1"}, "FIELD_TYPE", "versions is no list"),
+        ("hello_token_number", {"versions": [1, 1], "token": 7}, "FIELD_TYPE", "the token is no text"),
         ("hello_versions_backwards", {"versions": [3, 1]}, "UNSUPPORTED_VERSION", "no version is between these"),
         ("hello_of_the_future", {"versions": [2, 3]}, "UNSUPPORTED_VERSION", "none that this server speaks"),
     ):

@@ -77,7 +77,7 @@ def test_no_header_is_an_empty_map() -> None:
         assert isinstance(got.message, m.Result) and got.message.tensors == ()
 
 
-LATER = {"later": [1, {"deep": None}], "token": 3, "trace": {}, "call_id": b"id"}
+LATER = {"later": [1, {"deep": None}], "account": 3, "trace": {}, "call_id": b"id"}
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -79,6 +79,31 @@ def test_what_preprocess_returns_is_padded_by_name(worker: Worker) -> None:
     assert worker.padded == round(1 - (1 + 0 + 13 + 3) / (4 * 13), 3)
 
 
+def test_what_preprocess_returns_beside_its_tensors_is_listed(tmp_path: object) -> None:
+    """Text and objects in the dict go with the row: in pieces, filled up, and back to its postprocess."""
+    from pathlib import Path
+
+    from inferd.config import ModelConfig
+
+    path = Path(str(tmp_path)) / "beside.py"
+    path.write_text(
+        "import torch\n\n\nclass Beside:\n    inputs = {'text': ('STRING', ())}\n    padding = {'codes': -1}\n"
+        "    batch_sizes = (2, 4)\n\n    def preprocess(self, text):\n"
+        "        return {'codes': torch.tensor([ord(c) for c in text]), 'text': text, 'words': text.split()}\n\n"
+        "    def forward(self, batch):\n"
+        "        assert len(batch['codes']) == len(batch['text']) == len(batch['words'])\n"
+        "        return {'length': batch['codes.lengths'], 'text': batch['text'], 'words': batch['words']}\n\n"
+        "    def postprocess(self, outputs):\n"
+        "        return {**outputs, 'length': int(outputs['length'])}\n"
+    )
+    worker = Worker(ModelConfig("beside", f"{path}:Beside"))
+    texts = ["a", "b c", "d e f", "gh", "i  j", "k", "lm n"]
+    wanted = [{"text": text, "words": text.split(), "length": len(text)} for text in texts]
+    for count in (1, 3, 7):
+        assert worker.ask("beside", *[Ask(text=text) for text in texts[:count]]) == wanted[:count]
+    assert worker.ask("beside", Ask(7, text=texts)) == [{key: [row[key] for row in wanted] for key in wanted[0]}]
+
+
 def test_texts_of_a_request_of_rows_may_differ_in_length(worker: Worker) -> None:
     """Values in rows go the same way."""
     [answer] = worker.ask("letters", Ask(2, text=["a", "abc"]))

@@ -13,6 +13,7 @@ from typing import Any, Self
 from inferd.errors import DeadlineExceeded, RequestError, make
 from inferd.wire import frame as f
 from inferd.wire.address import Address
+from inferd.wire.messages import Hello
 from inferd_client.aio_connection import Connection
 from inferd_client.base import BaseClient, connect_problem, retry_delay_s
 from inferd_client.call import MOVED, Call, Result
@@ -29,8 +30,9 @@ class Link:
     It belongs to an event loop and a process; in another loop, or in a forked child, a new one is made.
     """
 
-    def __init__(self, address: Address, connect_timeout_ms: float) -> None:
+    def __init__(self, address: Address, hello: Hello, connect_timeout_ms: float) -> None:
         self._address = address
+        self._hello = hello
         self._connect_timeout_ms = connect_timeout_ms
         self._connection: Connection | None = None
         self._dialing: asyncio.Task[Connection] | None = None
@@ -75,7 +77,7 @@ class Link:
 
     async def _dial(self, loop: asyncio.AbstractEventLoop) -> Connection:
         address = self._address
-        connection = Connection(address, loop)
+        connection = Connection(address, self._hello, loop)
         try:
             async with asyncio.timeout(self._connect_timeout_ms / 1000):
                 if address.path:
@@ -102,18 +104,23 @@ class AsyncClient(BaseClient):
     """A connection to an inferd server, for any number of tasks of one event loop.
 
     `url` is `inferd://host[:port]` or `inferd+unix:///path`; without one it is $INFERD_URL, or the default port of this
-    machine. `timeout_ms` is what each call may take, connecting included; `connect_timeout_ms` what one attempt to
-    connect may take. Both in milliseconds.
+    machine. `token` is for a server that asks for one. `timeout_ms` is what each call may take, connecting included;
+    `connect_timeout_ms` what one attempt to connect may take. Both in milliseconds.
 
     The connection is made by the first call and made again after it was lost. A forked child makes its own.
     Raises ConfigError for a URL that cannot be used.
     """
 
     def __init__(
-        self, url: str | None = None, *, timeout_ms: float = 30_000, connect_timeout_ms: float = 5_000
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        timeout_ms: float = 30_000,
+        connect_timeout_ms: float = 5_000,
     ) -> None:
         super().__init__(url, timeout_ms, connect_timeout_ms)
-        self._link = Link(self._address, connect_timeout_ms)
+        self._link = Link(self._address, self._hello(token), connect_timeout_ms)
 
     async def infer(
         self,

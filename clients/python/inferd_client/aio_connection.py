@@ -9,6 +9,7 @@ from typing import cast
 
 from inferd.errors import make
 from inferd.wire.address import Address
+from inferd.wire.messages import Hello
 from inferd_client.call import DONE, GRANTED, MOVED, SENT, Call
 from inferd_client.codec import Buffer
 from inferd_client.core import Conversation
@@ -21,8 +22,8 @@ GATHER_BYTES = 64 * 1024
 class Connection(asyncio.BufferedProtocol):
     """A conversation on a transport, for any number of tasks."""
 
-    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
-        self.conversation = Conversation(str(address))
+    def __init__(self, address: Address, hello: Hello, loop: asyncio.AbstractEventLoop) -> None:
+        self.conversation = Conversation(str(address), hello)
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._paused = False

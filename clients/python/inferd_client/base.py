@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from inferd.errors import make
 from inferd.wire.address import DEFAULT_PORT, Address
-from inferd.wire.messages import STANDARD, checked_priority
+from inferd.wire.messages import STANDARD, Hello, checked_priority, checked_token
 from inferd_client.codec import Request, encode
+from inferd_client.core import CLIENT_NAME
 
 DEFAULT_URL = f"inferd://127.0.0.1:{DEFAULT_PORT}"
 
@@ -36,6 +37,10 @@ class BaseClient:
         if priority is not None:
             other._priority = checked_priority(priority)
         return other
+
+    def _hello(self, token: str | None) -> Hello:
+        """What is said first on each connection."""
+        return Hello(CLIENT_NAME, token=checked_token(token))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._address)!r})"

@@ -25,6 +25,7 @@ from time import monotonic
 
 from inferd.errors import InferdError, make
 from inferd.wire.address import Address
+from inferd.wire.messages import Hello
 from inferd_client.call import DONE, GRANTED, MOVED, SENT, WAITING, Call
 from inferd_client.codec import Buffer
 from inferd_client.core import Conversation
@@ -57,8 +58,8 @@ def dial(address: Address, timeout_s: float) -> socket.socket:
 class Connection:
     """A conversation on a socket, for any number of threads."""
 
-    def __init__(self, sock: socket.socket, address: Address) -> None:
-        self.conversation = Conversation(str(address))
+    def __init__(self, sock: socket.socket, address: Address, hello: Hello) -> None:
+        self.conversation = Conversation(str(address), hello)
         self._sock = sock
         self._mutex = Lock()
         self._send_lock = Lock()

@@ -29,12 +29,17 @@ from inferd.wire.peer import CLIENT, Frame, Peer
 from inferd_client.call import ANSWERS, DONE, GRANTED, MOVED, SENT, WAITING, Call
 from inferd_client.codec import JOIN_BYTES, Buffer, decode
 
+CLIENT_NAME = f"inferd-python/{__version__}"
+ANONYMOUS = Hello(CLIENT_NAME)
+
 
 class Conversation:
-    """One connection's calls and what the server said about itself. `address` is for error messages."""
+    """One connection's calls and what the server said about itself. `address` is for error messages, `hello` the first
+    thing that is said."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, hello: Hello = ANONYMOUS) -> None:
         self.address = address
+        self._hello = hello
         self.greeting = Call(f.HELLO, math.inf, 0.0)
         self.changed: list[Call] = []  # calls whose callers are to be woken
         self.outbox: deque[Buffer] = deque()  # what is to be written: PONG, CANCEL, and the rest of a frame cut short
@@ -69,7 +74,7 @@ class Conversation:
         """The first bytes to write; `greeting` is the call that ends with the server's WELCOME."""
         self.greeting.state = SENT
         self._pending[0] = self.greeting
-        return self._peer.send(f.HELLO, Hello(client=f"inferd-python/{__version__}"))
+        return self._peer.send(f.HELLO, self._hello)
 
     def open(self, call: Call) -> None:
         """Takes a call in: it is GRANTED when it may be started now, otherwise WAITING for credits, or MOVED.

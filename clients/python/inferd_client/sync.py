@@ -12,6 +12,7 @@ from typing import Any, Self
 from inferd.errors import DeadlineExceeded, RequestError, make
 from inferd.wire import frame as f
 from inferd.wire.address import Address
+from inferd.wire.messages import Hello
 from inferd_client.base import BaseClient, connect_problem, retry_delay_s
 from inferd_client.call import MOVED, Call, Result
 from inferd_client.codec import Request
@@ -21,8 +22,9 @@ from inferd_client.connection import Connection, dial
 class Link:
     """The connection that clients share: made when it is needed, and again when it has ended."""
 
-    def __init__(self, address: Address, connect_timeout_ms: float) -> None:
+    def __init__(self, address: Address, hello: Hello, connect_timeout_ms: float) -> None:
         self._address = address
+        self._hello = hello
         self._connect_timeout_ms = connect_timeout_ms
         self._connection: Connection | None = None
         self._closed = False
@@ -77,7 +79,7 @@ class Link:
             if monotonic() >= call.deadline:
                 raise call.time_up() from error
             raise make("CONNECT_FAILED", address=self._address, problem=connect_problem(error)) from error
-        connection = Connection(sock, self._address)
+        connection = Connection(sock, self._address, self._hello)
         if not connection.greet(deadline):
             if deadline == call.deadline:
                 raise call.time_up()
@@ -90,18 +92,23 @@ class Client(BaseClient):
     """A connection to an inferd server, for any number of threads.
 
     `url` is `inferd://host[:port]` or `inferd+unix:///path`; without one it is $INFERD_URL, or the default port of this
-    machine. `timeout_ms` is what each call may take, connecting included; `connect_timeout_ms` what one attempt to
-    connect may take. Both in milliseconds.
+    machine. `token` is for a server that asks for one. `timeout_ms` is what each call may take, connecting included;
+    `connect_timeout_ms` what one attempt to connect may take. Both in milliseconds.
 
     The connection is made by the first call and made again after it was lost. A forked child makes its own.
     Raises ConfigError for a URL that cannot be used.
     """
 
     def __init__(
-        self, url: str | None = None, *, timeout_ms: float = 30_000, connect_timeout_ms: float = 5_000
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        timeout_ms: float = 30_000,
+        connect_timeout_ms: float = 5_000,
     ) -> None:
         super().__init__(url, timeout_ms, connect_timeout_ms)
-        self._link = Link(self._address, connect_timeout_ms)
+        self._link = Link(self._address, self._hello(token), connect_timeout_ms)
 
     def infer(
         self,

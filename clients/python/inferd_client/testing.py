@@ -24,7 +24,7 @@ from inferd.errors import ProtocolError, RequestError, make
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.frame import Limits, pack_prefix
-from inferd.wire.messages import BARE, Error, GoAway, Infer, Message, Result, Welcome
+from inferd.wire.messages import BARE, Error, GoAway, Hello, Infer, Message, Result, Welcome
 from inferd.wire.peer import DRAINING, OPEN, SERVER, Frame, Peer, protocol_error_frame
 from inferd.wire.tensor import layout
 from inferd.wire.values import pack_values
@@ -49,6 +49,7 @@ class Received:
 class FakeServer:
     """Serves `models` at `url` (by default on a free port of this machine) between `start()` and `stop()`.
 
+    With a `token`, clients that do not show it are turned away.
     `requests`, `cancelled`, `pongs` and `connections` say what happened so far; `wait_for` waits until it has.
     """
 
@@ -60,11 +61,13 @@ class FakeServer:
         credits: int = 64,
         payload_bytes: int = 64 * 1024 * 1024,
         status: Mapping[str, Any] | None = None,
+        token: str | None = None,
     ) -> None:
         self.models = dict(models)
         self.url = url
         self.credits = credits
         self.payload_bytes = payload_bytes
+        self.token = token
         self.status = dict(status or {})
         self.requests: list[Received] = []
         self.cancelled: list[int] = []  # request ids of CANCEL messages
@@ -248,7 +251,12 @@ class Session:
             payload = memoryview(bytearray(frame.payload))
             self._in_flight.add(request_id)
             Thread(target=self._infer, args=(request_id, frame.message, frame.flags, payload), daemon=True).start()
-        elif frame.type == f.HELLO:
+        elif isinstance(frame.message, Hello):
+            if server.token is not None and frame.message.token != server.token:
+                problem = "this one is not known" if frame.message.token else "none was shown"
+                self.send(f.ERROR, Error.of(make("TOKEN", problem=problem)))
+                self.close()
+                return
             models = [{"name": name, "inputs": None, "outputs": None, "max_batch_size": 32} for name in server.models]
             welcome = Welcome("inferd-fake", {"payload_bytes": server.payload_bytes})
             self.send(f.WELCOME, welcome, values={"models": models})

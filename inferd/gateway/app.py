@@ -1,0 +1,172 @@
+"""The gateway as a whole: its addresses, what holds for each of them, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+
+from aiohttp import web
+
+from inferd import log
+from inferd.errors import InferdError, Unavailable
+from inferd.gateway.access import Access
+from inferd.gateway.answers import failure, problem
+from inferd.gateway.connections import KEEP_ALIVE_S, Connections
+from inferd.gateway.daemon import Callers
+from inferd.gateway.health import Health
+from inferd.gateway.metrics import HttpCounts, exposition
+from inferd.gateway.relay import Relay
+from inferd.gateway.rest import Rest
+from inferd.gateway.settings import GatewaySettings
+from inferd.wire.address import Address
+
+PAGE = Path(__file__).with_name("page")
+# Nothing but the page's own files, and nobody may frame it.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+}
+# As many as the daemon has asked for: creating a server asks anew.
+BACKLOG = 1024
+SWEEP_S = 1.0
+# At the end: how long answers that are being written may still take. The daemon waits a second longer.
+LAST_ANSWERS_S = 2.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Gateway:
+    """Everything between the listening socket and the daemon."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._access = Access(settings.origins, settings.loopback_only)
+        self._callers = Callers(settings.daemon, settings.token)
+        self._health = Health(self._callers.own)
+        self._rest = Rest(self._callers, self._health, settings.payload_bytes)
+        self._counts = HttpCounts()
+        self._relay = Relay(Address.parse(settings.daemon), self._health, self._counts)
+        self._throttle = log.Throttle()
+        app = web.Application(middlewares=[self._answered])
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/page/{name:[A-Za-z0-9][A-Za-z0-9._-]*}", self._page),
+                web.get("/ws", self._relay.handle),
+                web.get("/livez", self._rest.live),
+                web.get("/readyz", self._rest.ready),
+                web.get("/metrics", self._metrics),
+                *self._rest.routes(),
+            ]
+        )
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_S,
+            # A caller that hangs up cancels its request.
+            handler_cancellation=True,
+            shutdown_timeout=LAST_ANSWERS_S,
+        )
+        app.on_response_prepare.append(_marked)
+        self._limit = settings.max_connections
+        self._asks_for_tokens = bool(settings.token)
+
+    async def open(self, listening: socket.socket) -> None:
+        """Answers at this socket from now on."""
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        self._connections = Connections(server, self._limit)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connections.accept, sock=listening, backlog=BACKLOG)
+        self._sweeping = asyncio.create_task(self._sweep())
+        self._sweeping.add_done_callback(_told)
+
+    def drain(self) -> None:
+        """The daemon is going away: this stays alive, and says that it is not ready."""
+        self._health.draining = True
+
+    async def close(self) -> None:
+        """Ends when the last answers are written."""
+        self._server.close()
+        self._sweeping.cancel()
+        await self._relay.close()
+        await self._runner.cleanup()
+        await self._callers.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = monotonic()
+            self._connections.sweep(now)
+            await self._callers.sweep(now)
+
+    # ---- what holds for all
+
+    @web.middleware
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Checks who asks, turns errors into answers, and counts."""
+        self._connections.asked(request)
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        try:
+            why_not = self._access.problem(request.headers.get("Host", ""), request.headers.get("Origin"))
+            response = problem(403, why_not) if why_not else await handler(request)
+        except InferdError as error:
+            response = failure(error)
+        except web.HTTPException as error:
+            response = problem(error.status, error.text or error.reason, _allow(error))
+        except Exception:
+            detail = traceback.format_exc()
+            self._throttle.event("gateway_failed", monotonic(), logging.ERROR, route, route=route, detail=detail)
+            response = problem(500, "the gateway failed on this request; the server's log has it")
+        self._counts.requests[route, str(response.status)] += 1
+        return response
+
+    # ---- what is no protocol's
+
+    async def _index(self, request: web.Request) -> web.StreamResponse:
+        return _file("index.html")
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        return _file(request.match_info["name"])
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        status = None
+        try:
+            async with self._rest.client(request) as client:
+                status = await client.status()
+        except Unavailable:
+            # Then that is what there is to say, to those whose token need not be checked.
+            if self._asks_for_tokens:
+                raise
+        text, content_type = exposition(status, self._counts, request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": content_type})
+
+
+def _told(task: asyncio.Task[None]) -> None:
+    """No task ends with an exception that nobody hears of."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.logger.error("task_failed", exc_info=error)
+
+
+async def _marked(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "inferd"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def _file(name: str) -> web.StreamResponse:
+    path = PAGE / name
+    if not path.is_file():
+        raise web.HTTPNotFound(text=f"there is no {name!r} here")
+    return web.FileResponse(path, headers=PAGE_HEADERS)
+
+
+def _allow(error: web.HTTPException) -> dict[str, str] | None:
+    allow = error.headers.get("Allow")
+    return {"Allow": allow} if allow else None

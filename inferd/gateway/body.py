@@ -1,0 +1,64 @@
+"""Bodies of requests, into memory: within a limit for each, and one for all that are on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from inferd.errors import make
+
+# No byte for so long, and the connection is given up.
+READ_TIMEOUT_S = 10.0
+# How many bodies of the largest size may be held at once.
+LARGEST_AT_ONCE = 4
+
+
+class Bodies:
+    """Reads bodies of at most `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+
+    @asynccontextmanager
+    async def read(self, request: web.Request) -> AsyncIterator[memoryview]:
+        """The body, for the length of the block. Raises InvalidArgument or ResourceExhausted, mostly before anything
+        is read; and web.HTTPRequestTimeout."""
+        announced = request.content_length or 0
+        # What is compressed unpacks to a size that nobody has announced.
+        known = announced if "Content-Encoding" not in request.headers else 0
+        body = bytearray()
+        held = self._hold(announced)
+        try:
+            body = bytearray(known)
+            end = 0
+            while chunk := await self._chunk(request):
+                if end + len(chunk) > len(body):
+                    held += self._hold(end + len(chunk), held)
+                    body[end:] = chunk
+                else:
+                    body[end : end + len(chunk)] = chunk
+                end += len(chunk)
+            yield memoryview(body)[:end]
+        finally:
+            self._held -= held
+
+    def _hold(self, nbytes: int, held: int = 0) -> int:
+        """How many bytes more are held from now on. Raises when that is too much."""
+        if nbytes > self._limit:
+            raise make("PAYLOAD_TOO_LARGE", actual=nbytes, limit=self._limit)
+        more = max(0, nbytes - held)
+        if self._held + more > LARGEST_AT_ONCE * self._limit:
+            raise make("SLAB_FULL")
+        self._held += more
+        return more
+
+    async def _chunk(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                return await request.content.readany()
+        except TimeoutError as error:
+            raise web.HTTPRequestTimeout(text="the rest of the body did not come") from error

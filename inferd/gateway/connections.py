@@ -1,0 +1,85 @@
+"""The HTTP connections: how many there may be, and which of them make no progress.
+
+aiohttp bounds the sizes of what it reads (request line, headers) and closes what has been idle between two requests; it
+waits for ever for a first request and for a client that does not read. Those are cut here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from aiohttp import web
+
+# From the connection to its first request, headers included.
+REQUEST_TIMEOUT_S = 10.0
+# A client that is sent something takes some of it within this time.
+WRITE_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 75.0
+
+Protocol = web.RequestHandler
+
+
+class _Watched:
+    def __init__(self, now: float) -> None:
+        self.asked = False
+        self.since = now  # it was opened, or took something
+        self.unsent = 0
+
+
+class Connections:
+    """What a server's connections are doing. `factory` makes the protocol for a new one."""
+
+    def __init__(self, factory: Callable[[], Protocol], limit: int) -> None:
+        self._factory = factory
+        self._limit = limit
+        self._watched: dict[Protocol, _Watched] = {}
+
+    def accept(self) -> asyncio.Protocol:
+        """A protocol for a connection that has just come; one that closes it if there are too many."""
+        now = monotonic()
+        if len(self._watched) >= self._limit:
+            self.sweep(now)
+            if len(self._watched) >= self._limit:
+                return _Refusal()
+        protocol = self._factory()
+        self._watched[protocol] = _Watched(now)
+        return protocol
+
+    def asked(self, request: web.Request) -> None:
+        """A request has come."""
+        watched = self._watched.get(request.protocol)
+        if watched is not None:
+            watched.asked = True
+
+    def sweep(self, now: float) -> None:
+        """Forgets those that have ended, and cuts those that make no progress. Called every second."""
+        for protocol, watched in list(self._watched.items()):
+            transport = protocol.transport
+            if transport is None:
+                if watched.asked or now - watched.since > REQUEST_TIMEOUT_S:
+                    del self._watched[protocol]
+                continue
+            unsent = transport.get_write_buffer_size()
+            if unsent < watched.unsent or (not unsent and watched.asked):
+                watched.since = now
+            watched.unsent = unsent
+            if now - watched.since > (WRITE_TIMEOUT_S if watched.asked else REQUEST_TIMEOUT_S):
+                _cut(transport)
+
+
+def _cut(transport: Any) -> None:
+    """Ends a connection now, and throws away what the kernel holds for a client that does not take it."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class _Refusal(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

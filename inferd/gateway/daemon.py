@@ -1,0 +1,88 @@
+"""The gateway's connections to the daemon for REST: one for each caller, because fair shares, latest-wins keys and
+credits belong to a connection and to whoever is behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from inferd_client import AsyncClient
+
+from inferd.errors import Unauthenticated, make
+from inferd.wire.messages import Hello
+
+# Callers come and go; a connection costs the daemon a descriptor and some memory.
+MAX_CALLERS = 256
+IDLE_S = 60.0
+
+
+class ProxyClient(AsyncClient):
+    """A client that asks in somebody else's name."""
+
+    def __init__(self, url: str, caller: str, token: str) -> None:
+        self._caller = caller
+        super().__init__(url, token=token or None)
+
+    def _hello(self, token: str | None) -> Hello:
+        hello = super()._hello(token)
+        hello.caller = self._caller
+        return hello
+
+
+class _Entry:
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+        self.users = 0
+        self.idle_since = 0.0
+
+
+class Callers:
+    """The connections by caller, the longest idle first to go. `own` is the gateway's, for asking in nobody's name."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self.own = ProxyClient(url, "", token)
+
+    @asynccontextmanager
+    async def client(self, caller: str, token: str) -> AsyncIterator[AsyncClient]:
+        """The client of a caller with this token ("": none). Raises ResourceExhausted if there are too many callers."""
+        key = (caller, token)
+        entry = self._entries.get(key)
+        if entry is None:
+            await self._make_room()
+            entry = self._entries[key] = _Entry(ProxyClient(self._url, caller, token))
+        self._entries.move_to_end(key)
+        entry.users += 1
+        try:
+            yield entry.client
+        except Unauthenticated:
+            self._entries.pop(key, None)  # not to be kept for the next guess
+            raise
+        finally:
+            entry.users -= 1
+            entry.idle_since = monotonic()
+
+    async def _make_room(self) -> None:
+        if len(self._entries) < MAX_CALLERS:
+            return
+        idle = next((key for key, entry in self._entries.items() if not entry.users), None)
+        if idle is None:
+            raise make("TOO_MANY_CONNECTIONS", limit=MAX_CALLERS)
+        await self._entries.pop(idle).client.close()
+
+    async def sweep(self, now: float) -> None:
+        """Closes what nobody has used for a while."""
+        for key, entry in list(self._entries.items()):
+            if not entry.users and now - entry.idle_since > IDLE_S:
+                del self._entries[key]
+                await entry.client.close()
+
+    async def close(self) -> None:
+        """Closes all of them."""
+        clients = [self.own, *(entry.client for entry in self._entries.values())]
+        await asyncio.gather(*(client.close() for client in clients))

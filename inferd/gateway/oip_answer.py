@@ -1,0 +1,94 @@
+"""Outputs → a body of the Open Inference Protocol (oip.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from inferd_client.codec import WIRE_DTYPES
+
+from inferd.errors import make
+from inferd.gateway.oip import BYTES, Array, Asked, Buffer, Signature
+from inferd.gateway.oip_request import LENGTH
+
+
+def answer(
+    outputs: Mapping[str, Any], timing: Mapping[str, Any] | None, asked: Asked, signature: Signature
+) -> tuple[list[Buffer], int | None]:
+    """A result as the buffers of a body, and how many bytes of it are JSON if that is not all. Raises NotFound for an
+    output that was asked for and is not there."""
+    rows: list[dict[str, Any]] = []
+    buffers: list[Buffer] = []
+    for name in outputs if asked.wanted is None else asked.wanted:
+        if name not in outputs:
+            raise make("OUTPUT_UNKNOWN", field=name, model=signature.name, known=", ".join(sorted(outputs)))
+        row, data = _output(name, outputs[name], asked, signature)
+        rows.append(row)
+        if data is not None:
+            buffers.append(data)
+    fields: dict[str, Any] = {"model_name": signature.name, "model_version": signature.version}
+    if asked.id is not None:
+        fields["id"] = asked.id
+    if timing is not None:
+        fields["parameters"] = dict(timing)
+    fields["outputs"] = rows
+    head = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    return [head, *buffers], (len(head) if buffers else None)
+
+
+def _output(name: str, value: Any, asked: Asked, signature: Signature) -> tuple[dict[str, Any], Buffer | None]:
+    """An output as its row of the JSON, and its bytes if they go behind that."""
+    binary = asked.binary.get(name, asked.binary_rest)
+    if isinstance(value, np.ndarray):
+        shape = list(value.shape)
+        row: dict[str, Any] = {"name": name, "datatype": WIRE_DTYPES.get(value.dtype.str, "BF16"), "shape": shape}
+        data: Buffer | None = None
+        if binary:
+            data = value.reshape(-1).view(np.uint8).data if value.size else b""
+        else:
+            row["data"] = _numbers(value)
+    else:
+        spec = (signature.outputs or {}).get(name)
+        kind = spec.dtype if spec is not None else ""
+        texts = [_text(name, kind, item) for item in value] if asked.batch else [_text(name, kind, value)]
+        row = {"name": name, "datatype": BYTES, "shape": [len(texts)] if asked.batch else []}
+        data = None
+        if binary:
+            data = b"".join(LENGTH.pack(len(text)) + text for text in texts)
+        else:
+            row["data"] = [_unicode(name, text) for text in texts]
+    if data is not None:
+        row["parameters"] = {"binary_data_size": len(data)}
+    return row, data
+
+
+def _numbers(array: Array) -> list[Any]:
+    """The elements in row-major order; null for NaN and infinity, which JSON does not have."""
+    if array.dtype.kind not in "biu":
+        array = array.astype(np.float64)
+        finite = np.isfinite(array)
+        if not finite.all():
+            array = np.where(finite, array, None)  # type: ignore[call-overload]
+    flat: list[Any] = array.ravel().tolist()
+    return flat
+
+
+def _text(name: str, kind: str, value: Any) -> bytes:
+    """A value as an element of BYTES: text as it is, the rest as JSON, unless the model declares it ANY."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and kind in ("STRING", ""):
+        return value.encode("utf-8", "surrogatepass")
+    try:
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise make("NOT_IN_JSON", field=name) from error
+
+
+def _unicode(name: str, text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise make("NOT_IN_JSON", field=name) from error

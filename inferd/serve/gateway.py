@@ -1,0 +1,196 @@
+"""The gateway's start, watch and end, seen from the daemon. What it does is in inferd/gateway/.
+
+It is a process of its own, because parsing JSON and HTTP would hold up the loop. The daemon holds its listening socket,
+so that a taken port is known at the start, and callers queue instead of being refused while a gateway is replaced. It
+comes back in through a Unix socket that only this user can reach. On its standard input it gets one line of settings,
+later perhaps the line `drain`, and the end of file when it shall go; on its standard output it says `ready`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Coroutine
+from typing import Any
+
+from inferd import log
+from inferd.config import MIB, Settings, web_url
+from inferd.errors import ConfigError
+from inferd.wire.address import Address
+
+PROGRAM = "inferd.gateway"
+BACKLOG = 1024
+# The longest path that a Unix socket may have, in bytes.
+MAX_SOCKET_PATH = 107
+# From its start to `ready`: importing its libraries takes half a second, on a machine that is not busy.
+START_TIMEOUT_S = 30.0
+# What it may take to send the last answers when the daemon ends.
+STOP_TIMEOUT_S = 3.0
+# A gateway that dies is replaced at once. One that dies again before it has lived so long waits, longer each time.
+LONG_ENOUGH_S = 10.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+
+
+class Gateway:
+    """One gateway at a time. `address` is where it listens, `back` where it reaches the daemon, and `token` what it
+    shows there when it asks in nobody's name."""
+
+    def __init__(self, settings: Settings, address: Address) -> None:
+        self._settings = settings
+        self.address = address
+        self.token = secrets.token_urlsafe(32) if settings.tokens else ""
+        self._socket: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._draining = False
+        self._folder = ""
+        self.back = Address()
+
+    def bind(self) -> None:
+        """Takes the address. Raises ConfigError when it cannot be had."""
+        try:
+            family, kind, _, _, place = socket.getaddrinfo(
+                self.address.host, self.address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            sock = self._socket = socket.socket(family, kind)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(place)
+            sock.listen(BACKLOG)
+        except OSError as error:
+            hint = "choose another address with --web HOST:PORT"
+            if error.errno == errno.EADDRINUSE:
+                hint = f"is another inferd running there? Stop it, or {hint}"
+            raise ConfigError(f"cannot listen on {web_url(self.address)}: {error.strerror}; {hint}") from error
+        self.address = Address(host=self.address.host, port=sock.getsockname()[1])
+        self._folder = _private_folder()
+        self.back = Address(path=f"{self._folder}/daemon.sock")
+
+    async def start(self) -> None:
+        """Starts it; returns when it answers. Raises ConfigError when it does not."""
+        if not await self._launch():
+            raise ConfigError("the gateway of --web did not start; what it printed above says why")
+        log.event("listening", address=web_url(self.address))
+        self._watch = asyncio.create_task(self._replace_when_it_ends())
+        self._watch.add_done_callback(_told)
+
+    async def _launch(self) -> bool:
+        """Whether a new process came up."""
+        assert self._socket is not None
+        settings = self._settings
+        fd = self._socket.fileno()
+        try:
+            process = self._process = await asyncio.create_subprocess_exec(
+                # With -P nothing is imported from the folder the daemon was started in.
+                *(sys.executable, "-P", "-m", PROGRAM, str(os.getpid())),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=[fd],
+            )
+        except OSError as error:
+            log.event("spawn_failed", logging.ERROR, process="gateway", error=str(error))
+            return False
+        words: dict[str, Any] = {
+            "fd": fd,
+            "daemon": str(self.back),
+            "token": self.token,
+            "loopback_only": self.address.is_loopback,
+            "origins": settings.web_origin,
+            "payload_bytes": settings.payload_mib * MIB,
+            "max_connections": settings.max_connections,
+            "log_format": settings.log_format,
+            "log_level": settings.log_level,
+        }
+        self._say(json.dumps(words))
+        if self._draining:
+            self._say("drain")
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                answer = await process.stdout.readline()
+        except TimeoutError:
+            answer = b""
+        if answer != b"ready\n":
+            _kill(process)
+            await process.wait()
+            return False
+        return True
+
+    async def _replace_when_it_ends(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = 0.0
+        while True:
+            assert self._process is not None
+            since = loop.time()
+            status = await self._process.wait()
+            if loop.time() - since >= LONG_ENOUGH_S:
+                pause_s = 0.0
+            pid = self._process.pid
+            log.event("gateway_lost", logging.ERROR, pid=pid, status=status, respawn_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(max(2 * pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            if await self._launch():
+                log.event("gateway_ready", pid=self._process.pid)
+
+    def drain(self) -> None:
+        """It says that it is not ready, and takes no new work."""
+        self._draining = True
+        self._say("drain")
+
+    async def close(self) -> None:
+        """Ends it, when it has sent its last answers; never waits for it longer than STOP_TIMEOUT_S."""
+        if self._watch is not None:
+            self._watch.cancel()
+        process = self._process
+        if process is not None and process.returncode is None:
+            assert process.stdin is not None
+            process.stdin.close()
+            if not await _in_time(process.wait(), STOP_TIMEOUT_S):
+                _kill(process)
+                await process.wait()
+        if self._socket is not None:
+            self._socket.close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _say(self, line: str) -> None:
+        process = self._process
+        if process is not None and process.stdin is not None and not process.stdin.is_closing():
+            process.stdin.write(line.encode() + b"\n")
+
+
+def _private_folder() -> str:
+    """A new folder, mode 0700, in which a Unix socket's path is short enough."""
+    longest = MAX_SOCKET_PATH - len("/inferd-12345678/daemon.sock")
+    place = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="inferd-", dir=place if len(place.encode()) <= longest else "/tmp")
+
+
+def _told(watch: asyncio.Task[None]) -> None:
+    if not watch.cancelled() and (error := watch.exception()) is not None:
+        log.logger.error("gateway_unwatched", exc_info=error)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    try:
+        process.kill()
+    except ProcessLookupError:
+        pass
+
+
+async def _in_time(work: Coroutine[Any, Any, object], timeout_s: float) -> bool:
+    try:
+        await asyncio.wait_for(work, timeout_s)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,190 @@
+"""The gateway's life beside the daemon's: start, death, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from inferd.wire import frame as f
+from tests.cli.test_cli_serve import refusal
+from tests.gateway.serving import MODELS, Served, page, serving
+
+X = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1]}
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Served]:
+    """A daemon of this test's own that serves `gate`."""
+    with serving(tmp_path, f"gate={MODELS}:Gate", "--set", f"folder={tmp_path}", "--drain-timeout-s", "10") as served:
+        yield served
+
+
+def gateway_pid(served: Served) -> int:
+    """The process below the daemon whose program is the gateway."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            if parent == served.process.pid and b"inferd.gateway" in path.with_name("cmdline").read_bytes():
+                return int(path.parent.name)
+    raise AssertionError("there is no gateway")
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_gateway_comes_back_where_it_was(gate: Served) -> None:
+    """The daemon keeps the socket: nobody is refused, a request that comes meanwhile is answered by the next one. The
+    daemon itself and those on its own socket notice nothing."""
+    refused: list[Exception] = []
+    answers = 0
+    stop = threading.Event()
+
+    def ask() -> None:
+        nonlocal answers
+        while not stop.is_set():
+            try:
+                answers += gate.ask("GET", "/livez").status == 200
+            except ConnectionRefusedError as error:
+                refused.append(error)
+            except (ConnectionError, http.client.HTTPException):
+                pass  # it was being served when the gateway was killed
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(2):
+            pid = gateway_pid(gate)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda dead=pid: gone(dead))
+            assert gate.infer("gate", X).status == 200
+            assert gateway_pid(gate) != pid
+    finally:
+        stop.set()
+        thread.join()
+    assert answers and not refused
+    assert gate.status()["state"] == "ready"
+    assert gate.stop() == 0
+
+
+def test_a_stopped_gateway_does_not_hold_the_daemon_up(gate: Served) -> None:
+    """One that does not answer (SIGSTOP) is killed when the daemon ends."""
+    pid = gateway_pid(gate)
+    os.kill(pid, signal.SIGSTOP)
+    assert gate.stop() == 0
+    assert gone(pid)
+
+
+def test_it_ends_with_a_daemon_that_is_killed(gate: Served) -> None:
+    """SIGKILL to the daemon ends the gateway too."""
+    pid = gateway_pid(gate)
+    gate.process.kill()
+    gate.process.wait(10)
+    until(lambda: gone(pid))
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the private socket is the user's alone, and goes with the daemon."""
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    with serving(tmp_path, "virtual") as served:
+        (folder,) = place.glob("inferd-*")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert served.stop() == 0
+    assert not list(place.iterdir())
+
+
+def test_a_drain_is_said_and_finishes_what_is_there(gate: Served, tmp_path: Path) -> None:
+    """While the last request runs: alive, not ready, new work is sent away, a page hears GOAWAY and gets its answer,
+    and so does a REST caller. Then the page's WebSocket ends with 1012, and the daemon with 0."""
+    shut = tmp_path / "shut"
+    statuses: list[int] = []
+
+    async def talk() -> None:
+        async with page(gate) as here:
+            await here.greet()
+            shut.touch()
+            await here.send(1, "gate", b"\0\0\0\0")
+            rest = threading.Thread(target=lambda: statuses.append(gate.infer("gate", X).status))
+            rest.start()
+            await asyncio.to_thread(gate.until, lambda status: status["in_flight"] == 2)
+            gate.process.send_signal(signal.SIGTERM)
+            assert (await here.next()).type == f.GOAWAY
+            await asyncio.to_thread(until, lambda: gate.ask("GET", "/readyz").status == 503)
+            assert gate.ask("GET", "/livez").status == 200
+            assert gate.ask("GET", "/v2/health/ready").status == 503
+            answer = gate.infer("gate", X)
+            assert answer.status == 503 and answer.json["reason"] == "DRAINING" and answer.headers["Retry-After"]
+            assert b"inferd_ready 0.0" in gate.ask("GET", "/metrics").body
+            with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                async with page(gate):
+                    pass
+            assert caught.value.status == 503
+            shut.unlink()
+            assert (await here.next()).type == f.RESULT
+            await asyncio.to_thread(rest.join)
+            end = await here.ws.receive(timeout=10)
+            assert end.data == aiohttp.WSCloseCode.SERVICE_RESTART
+
+    asyncio.run(talk())
+    assert statuses == [200] and gate.process.wait(10) == 0
+
+
+def test_without_a_worker_it_is_not_ready(tmp_path: Path) -> None:
+    """A worker that died and cannot come back: alive, not ready, and the metrics say so."""
+    with serving(tmp_path, f"deadly={MODELS}:Deadly", "--set", f"folder={tmp_path}") as served:
+        assert served.ask("GET", "/readyz").status == 200
+        (tmp_path / "broken").touch()
+        negative = {**X, "data": [-1]}
+        served.infer("deadly", negative, parameters={"timeout": 300_000})
+        until(lambda: served.ask("GET", "/readyz").status == 503)
+        assert served.ask("GET", "/livez").status == 200
+        assert b"inferd_ready 0.0" in served.ask("GET", "/metrics").body
+        (tmp_path / "broken").unlink()
+        until(lambda: served.ask("GET", "/readyz").status == 200)
+
+
+def test_a_port_that_is_taken_is_known_at_the_start(tmp_path: Path) -> None:
+    """One sentence, exit 78, before a model is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = refusal(tmp_path, "virtual", "--web", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert said.count("\n") == 1 and "another address with --web" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--web", "0.0.0.0:7480"), "--tokens FILE"),
+        (("--web=nonsense",), "HOST:PORT"),
+        (("--web=127.0.0.1",), "HOST:PORT"),
+        (("--web-origin", "https://a.example/path"), "is no origin"),
+        (("--tokens", "/nowhere"), "No such file"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    """Exit 78 and one sentence that says what to write."""
+    said = refusal(tmp_path, "virtual", *words)
+    assert said.count("\n") == 1 and sentence in said
