@@ -3,20 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 
-.PHONY: help venv serve test lint types wheel bench sim fuzz soak gpu-test gpu-bench clean
+.PHONY: help venv serve test lint types wheel js browser bench sim fuzz soak gpu-test gpu-bench clean
 
 help:           ## these verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 .venv/made: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,web,dev]'
 	@touch $@
 
 venv: .venv/made  ## the environment, in .venv
 
-serve: venv     ## the daemon on the built-in models
-	@exec $(BIN)/inferd serve
+serve: venv     ## the daemon on the built-in models, with the page at http://127.0.0.1:7480
+	@exec $(BIN)/inferd serve --web
 
 test: venv      ## every test, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest
@@ -30,6 +30,12 @@ types: venv     ## mypy --strict, package and client
 
 wheel: venv     ## the wheel, installed and tried in a clean environment
 	$(BIN)/python tests/wheel.py
+
+js: venv        ## the JavaScript client: types, build, tests in Node
+	cd clients/js && npm ci --no-audit --no-fund && npm run types && npm run build && npm test
+
+browser: venv   ## the page: built, and tried in a real Chromium (CHROMIUM=/usr/bin/chromium)
+	cd clients/js && npm ci --no-audit --no-fund && npm run page && npm run test:page
 
 bench: venv     ## rates, latencies and CPU beside their limits, in one run (about 5 minutes)
 	$(BIN)/python benchmarks/throughput.py
@@ -52,4 +58,4 @@ gpu-bench: venv ## the benchmark on CUDA
 	$(BIN)/python benchmarks/throughput.py --device cuda
 
 clean:          ## the environment and what was built
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out
+	rm -rf .venv build dist *.egg-info clients/js/node_modules clients/js/dist clients/js/dist-test .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out

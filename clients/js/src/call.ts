@@ -1,0 +1,100 @@
+/**
+ * One thing a caller waits for, and the queue of those that have not been sent.
+ *
+ *     unsent ──credit──▶ sent ──answer, or the connection is lost──▶ settled
+ *        └── given up, or a newer call with the same key ──────────────▲
+ *
+ * What is unsent belongs to no connection: when one is lost or drains, it waits for the next.
+ */
+
+import type { Request } from "./codec.js";
+import type { Frame } from "./decoder.js";
+import { DeadlineExceeded, type InferdError } from "./errors.js";
+import { Type } from "./frame.js";
+import type { ValueMap } from "./msgpack.js";
+
+/** What ends a call: what came for it, or why nothing did. For "models" it is what WELCOME said. */
+export type Outcome = { frame: Frame } | { models: readonly ValueMap[] } | { error: unknown };
+
+export type Kind = typeof Type.INFER | typeof Type.STATUS | "models";
+
+/** Times are in milliseconds of the client's clock. */
+export class Call {
+  /** The connection's id for it; 0 until it is sent. */
+  id = 0n;
+  /** What a call of the kind needs: only an INFER has one. */
+  readonly request: Request | undefined;
+  #settle: ((outcome: Outcome) => void) | undefined;
+
+  constructor(
+    readonly kind: Kind,
+    readonly deadline: number,
+    readonly timeoutMs: number,
+    settle: (outcome: Outcome) => void,
+    request?: Request,
+  ) {
+    this.#settle = settle;
+    this.request = request;
+  }
+
+  get settled(): boolean {
+    return this.#settle === undefined;
+  }
+
+  /** Ends it; what comes after the first end is nobody's. */
+  settle(outcome: Outcome): void {
+    const settle = this.#settle;
+    this.#settle = undefined;
+    settle?.(outcome);
+  }
+
+  /** The error for a call that got no answer in time; `cause` is why it could not be sent. */
+  timeUp(cause?: InferdError): DeadlineExceeded {
+    const stage = this.id === 0n ? "waiting to be sent" : "on its way";
+    return new DeadlineExceeded(`no answer within ${this.timeoutMs} ms; the request was ${stage}`, {
+      reason: "TIMEOUT",
+      requestId: Number(this.id),
+      cause: this.id === 0n ? cause : undefined,
+    });
+  }
+}
+
+/** The calls that have not been sent, in their order; of those with one supersede key only the newest. */
+export class Backlog {
+  #calls: Call[] = [];
+
+  get size(): number {
+    return this.#calls.length;
+  }
+
+  /** Takes a call in. One that waits with the same key gives it its place, and is returned. */
+  add(call: Call): Call | undefined {
+    const key = call.request?.fields.supersede;
+    const place = key === undefined ? -1 : this.#calls.findIndex((other) => other.request?.fields.supersede === key);
+    if (place < 0) {
+      this.#calls.push(call);
+      return undefined;
+    }
+    const older = this.#calls[place];
+    this.#calls[place] = call;
+    return older;
+  }
+
+  /** The next call to send, taken out: the first, or without a credit the first that needs none. */
+  take(hasCredit: boolean): Call | undefined {
+    const place = hasCredit ? 0 : this.#calls.findIndex((call) => call.kind !== Type.INFER);
+    return place < 0 ? undefined : this.#calls.splice(place, 1)[0];
+  }
+
+  /** Takes a call out; false if it is not here. */
+  remove(call: Call): boolean {
+    const place = this.#calls.indexOf(call);
+    if (place >= 0) this.#calls.splice(place, 1);
+    return place >= 0;
+  }
+
+  /** Takes all of them out. */
+  clear(): Call[] {
+    return this.#calls.splice(0);
+  }
+}
