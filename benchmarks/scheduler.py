@@ -26,7 +26,7 @@ def round_of(requests: int, lanes: int, seed: int) -> float:
     rng = random.Random(seed)
     scheduler: Scheduler[Ticket] = Scheduler()
     for lane in range(lanes):
-        scheduler.teach(lane, [(b, ALPHA_S + BETA_S * b) for b in (1, 2, 4, 8, 16, 32, 64)])
+        scheduler.known.teach(lane, [(b, ALPHA_S + BETA_S * b) for b in (1, 2, 4, 8, 16, 32, 64)])
     clients = [Client(str(number)) for number in range(64)]
     window = Window(1024)
     priorities = list(CLASSES.values())

@@ -19,11 +19,11 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
+from inferd.schedule.known import Known
 from inferd.schedule.lane import Lane, Verdict
-from inferd.schedule.latency import Latency
 from inferd.schedule.ticket import State, Ticket
 
 # Inference is pure, so a request whose worker died may run again; a second death is no coincidence.
@@ -49,9 +49,6 @@ OVERLOADED_FOR = 2.0
 REPLY_MARGIN_S = 0.0005
 # How far a client can be ahead of its fair share, in budgets.
 LEAD = 5.0
-MAX_LATENCIES = 1024
-# So many full batches under a ceiling before a larger one is tried; twice as many after each that failed.
-CEILING_PATIENCE = 256
 # With more lanes than this, what comes before a request is estimated from so many of them.
 LANES_LOOKED_AT = 16
 MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 0.001, 10.0
@@ -67,19 +64,6 @@ class Halving:
     def __init__(self, above: Halving | None) -> None:
         self.above = above
         self.failed = 0
-
-
-class Ceiling:
-    """How many rows a lane's batches may have since the device had no memory for more; raised after `patience` batches
-    of so many, of which there were `full`. `proven` is the most that have run."""
-
-    __slots__ = ("full", "patience", "proven", "rows")
-
-    def __init__(self, rows: int, patience: int) -> None:
-        self.rows = rows
-        self.patience = patience
-        self.full = 0
-        self.proven = 0
 
 
 class Batch(Generic[T]):
@@ -114,12 +98,10 @@ class Scheduler(Generic[T]):
     def __init__(self, workers: int = 1, max_requests: int = 512, max_batch_bytes: int = 64 * 1024 * 1024) -> None:
         self.queued = 0
         self.workers = workers
+        self.known = Known()
         self._max_requests = max_requests
         self._max_batch_bytes = max_batch_bytes
         self._lanes: dict[Hashable, Lane[T]] = {}
-        self._latencies: dict[Hashable, Latency] = {}
-        self._ceilings: dict[Hashable, Ceiling] = {}
-        self._priors: dict[Hashable, Latency] = {}
         self._again: deque[Batch[T]] = deque()
         self._running: list[Batch[T]] = []
         self._expiry: list[tuple[float, int, T]] = []
@@ -133,48 +115,13 @@ class Scheduler(Generic[T]):
         """Seconds until what waits now is done, in full batches."""
         return self._backlog / self.workers
 
-    # ---- what is learned
-
-    def teach(self, model: Hashable, measured: list[tuple[int, float]], sizes: Sequence[int] = ()) -> None:
-        """(rows, seconds) of the warm-up: what batches of a model take until its lanes know better. `sizes`: the only
-        ones it computes, ascending."""
-        prior = self._priors[model] = Latency(sizes=sizes)
-        for _ in range(4):
-            for rows, seconds in measured:
-                prior.observe(rows, seconds)
-
-    def latency(self, lane: Hashable, weight: float = 1.0) -> Latency:
-        """What is known of a lane's batches. A lane's key is a tuple that opens with its model; `weight` is that of its
-        rows."""
-        latency = self._latencies.get(lane)
-        if latency is None:
-            if len(self._latencies) >= MAX_LATENCIES:
-                self._forget_lanes()
-            model = lane[0] if isinstance(lane, tuple) else lane
-            prior = self._priors.get(model)
-            sizes = prior.sizes if prior is not None else ()
-            latency = self._latencies[lane] = Latency(prior, sizes, weight)
-        return latency
-
-    def _forget_lanes(self) -> None:
-        """The lanes that ran longest ago make room: shapes come from callers, and must not fill memory."""
-        for key in sorted(self._latencies, key=lambda key: self._latencies[key].ran_at)[: MAX_LATENCIES // 2]:
-            del self._latencies[key]  # a lane that has work holds its own
-        for key in list(self._ceilings)[: len(self._ceilings) - MAX_LATENCIES // 2]:
-            del self._ceilings[key]
-
-    def latency_table(self, model: Hashable, largest: int) -> list[tuple[int, float, float]]:
-        """(rows, mean, planned) seconds of a model's batches: of its most experienced lane, else of the warm-up."""
-        lanes = [latency for key, latency in self._latencies.items() if isinstance(key, tuple) and key[0] == model]
-        best = max(lanes, key=lambda latency: latency.seen, default=self._priors.get(model))
-        return best.table(largest) if best is not None and best.known else []
-
     def _lane(self, ticket: T) -> Lane[T]:
         lane = self._lanes.get(ticket.lane)
         if lane is None:
-            ceiling = self._ceilings.get(ticket.lane)
-            largest = ticket.max_rows if ceiling is None else min(ticket.max_rows, ceiling.rows)
-            lane = self._lanes[ticket.lane] = Lane(ticket.lane, self.latency(ticket.lane, ticket.weight), largest)
+            latency = self.known.latency(ticket.lane, ticket.weight)
+            lane = self._lanes[ticket.lane] = Lane(
+                ticket.lane, latency, self.known.largest(ticket.lane, ticket.max_rows)
+            )
         return lane
 
     # ---- arrivals
@@ -212,7 +159,7 @@ class Scheduler(Generic[T]):
     def _forecast(self, ticket: T, lane: Lane[T] | None, now: float) -> float | None:
         """`admit`, of a ticket with a deadline, worked out."""
         assert ticket.due is not None
-        latency = lane.latency if lane is not None else self._latencies.get(ticket.lane)
+        latency = lane.latency if lane is not None else self.known.latencies.get(ticket.lane)
         if latency is None or not latency.known:
             return None
         due = ticket.due
@@ -386,7 +333,7 @@ class Scheduler(Generic[T]):
             batch.why = why
         batch.started_at = now
         batch.rows = sum(ticket.rows for ticket in batch.tickets)
-        latency = self.latency(batch.tickets[0].lane)
+        latency = self.known.latency(batch.tickets[0].lane)
         batch.ends_at = now + latency.mean(batch.rows) if latency.known else now
         self._running.append(batch)
         self._turn += 1
@@ -511,10 +458,10 @@ class Scheduler(Generic[T]):
         self._ended(batch)
         if seconds is not None and batch.tickets:
             key = batch.tickets[0].lane
-            self.latency(key).observe(batch.rows, seconds)
-            ceiling = self._ceilings.get(key)
-            if ceiling is not None:
-                self._try_higher(batch, ceiling)
+            largest = self.known.ran(key, batch.rows, batch.tickets[0].max_rows, seconds)
+            lane = self._lanes.get(key)
+            if largest is not None and lane is not None:
+                lane.bound(largest)
 
     def _ended(self, batch: Batch[T]) -> None:
         self._turn += 1
@@ -549,35 +496,11 @@ class Scheduler(Generic[T]):
         """The device had no memory for the batch: halves run next, and its lane never takes as many again. Returns the
         ticket that does not fit alone."""
         key = batch.tickets[0].lane
-        known = self._ceilings.get(key)
-        rows, patience = max(1, batch.rows // 2), CEILING_PATIENCE
-        if known is not None:
-            # More has been tried too soon: back to what has run, and the next trial is so much later.
-            rows = known.proven if rows < known.proven < batch.rows else min(rows, known.rows)
-            patience = 2 * known.patience
-        ceiling = self._ceilings[key] = Ceiling(rows, patience)
+        largest = self.known.out_of_memory(key, batch.rows)
         lane = self._lanes.get(key)
-        if lane is not None and lane.largest > ceiling.rows:
-            lane.bound(ceiling.rows)
+        if lane is not None and lane.largest > largest:
+            lane.bound(largest)
         return self.split(batch)
-
-    def _try_higher(self, batch: Batch[T], ceiling: Ceiling) -> None:
-        """A batch has run under a ceiling. After enough that were as large as they might be, one may be larger: the
-        memory may have been another's, and be free again."""
-        if batch.rows < ceiling.rows:
-            return
-        ceiling.proven = ceiling.rows
-        ceiling.full += 1
-        if ceiling.full < ceiling.patience:
-            return
-        ceiling.full = 0
-        ticket = batch.tickets[0]
-        ceiling.rows += max(1, ceiling.rows // 8)
-        lane = self._lanes.get(ticket.lane)
-        if lane is not None:
-            lane.bound(min(ceiling.rows, ticket.max_rows))
-        if ceiling.rows >= ticket.max_rows:
-            del self._ceilings[ticket.lane]
 
     def lost(self, batch: Batch[T]) -> list[T]:
         """The worker died with the batch: each ticket runs once more, alone, so that one that kills workers takes no

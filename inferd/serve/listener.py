@@ -15,7 +15,8 @@ from typing import cast
 from inferd import log
 from inferd.errors import ConfigError, make
 from inferd.serve.engine import Engine
-from inferd.serve.session import COPY_BYTES, Session
+from inferd.serve.outbox import COPY_BYTES
+from inferd.serve.session import Session
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.messages import Error

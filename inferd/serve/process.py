@@ -150,6 +150,12 @@ class ProcessExecutor:
         if process is not None and self._read(process, worker) == 0:
             self._loop.remove_reader(process.channel)  # its end of file; whether it is gone, the pidfd says
 
+    def poll(self, worker: int) -> None:
+        process = self._processes.get(worker)
+        if process is not None:
+            while self._read(process, worker) > 0:
+                pass
+
     def _read(self, process: _Process, worker: int) -> int:
         """One packet, handed on. The bytes it had: 0 at the end of file, −1 when there is none now."""
         try:

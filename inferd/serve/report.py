@@ -61,7 +61,7 @@ def status(engine: Engine) -> dict[str, Any]:
                 "name": model.name,
                 "results": model.results,
                 "rows": model.rows,
-                "latency": scheduler.latency_table(model.index, model.max_batch_size),
+                "latency": scheduler.known.table(model.index, model.max_batch_size),
                 "meters": model.meters.status(),
             }
             for model in engine.door.models.values()

@@ -6,7 +6,7 @@ Synchronous, with `now` as an argument. The socket is behind `Link`, which moves
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from inferd._version import __version__
 from inferd.config import MIB
@@ -14,6 +14,7 @@ from inferd.errors import ProtocolError, RequestError, make
 from inferd.schedule.credits import Window
 from inferd.schedule.ticket import CLASSES, Client, State, Ticket
 from inferd.serve.admission import Plan, check_payload
+from inferd.serve.outbox import Link, Outbox
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import header_of, overloaded, too_late
 from inferd.serve.slab import Chunk
@@ -26,40 +27,12 @@ from inferd.wire.values import MAX_VALUES_BYTES, pack_values
 if TYPE_CHECKING:
     from inferd.serve.engine import Engine
 
-# A reply up to this size is copied into one write with its neighbours, and its place in the arena is free at once;
-# a larger one is sent from where it lies.
-COPY_BYTES = 64 * 1024
-# With more than this unsent, a connection's waiting requests stay undone and its finished ones leave the arena: a slow
-# reader must not hold what others need.
-CONGESTED_BYTES = 1024 * 1024
 # What happens to a connection that makes no progress.
 HELLO_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 10.0
 
 SUPPORTED_VERSION = 1
-
-
-class Link(Protocol):
-    """The socket of a session."""
-
-    name: str
-    behind: bool  # the kernel does not take all that is written
-
-    def write(self, data: bytes) -> None:
-        """Sends, or queues what the kernel does not take."""
-
-    def writelines(self, buffers: list[bytes | memoryview]) -> None:
-        """Sends several buffers as one."""
-
-    def unsent(self) -> int:
-        """Bytes queued here that the kernel has not taken."""
-
-    def close(self) -> None:
-        """Ends the connection when what is queued has been sent."""
-
-    def abort(self) -> None:
-        """Ends the connection now."""
 
 
 class Request(Ticket):
@@ -109,25 +82,21 @@ class Session:
     __slots__ = (
         "arriving",
         "client",
-        "congested",
         "engine",
-        "held",
         "in_flight",
         "keys",
         "last_progress",
         "link",
         "opened_at",
         "outbox",
-        "outbox_bytes",
         "owner",
         "parked",
         "peer",
         "shows_token",
         "trusted",
+        "unread_s",
         "unsent_then",
-        "views_in_outbox",
         "window",
-        "written",
     )
 
     def __init__(
@@ -151,15 +120,10 @@ class Session:
         self.keys: dict[str, Request] = {}  # the newest request of each supersede key
         self.arriving: Request | None = None  # its payload is on the way
         self.parked: deque[Request] = deque()  # waits until the link is no longer congested
-        self.congested = False
-        self.outbox: list[bytes | memoryview] = []
-        self.outbox_bytes = 0
-        self.views_in_outbox = False
-        self.written = 0  # bytes handed to the link since it opened
-        # Parts of arenas that are being sent: (position in the stream behind them, arena, offset, bytes).
-        self.held: deque[tuple[int, Arena, int, int]] = deque()
+        self.outbox = Outbox(link, engine.workers.feed)
         self.opened_at = now
         self.last_progress = now
+        self.unread_s = 0.0  # how long what is read now has lain in the socket
         self.unsent_then = 0  # what was unsent when progress was last looked for
 
     # ---- frames in
@@ -167,7 +131,12 @@ class Session:
     def received(self, nbytes: int, now: float) -> None:
         """`nbytes` have been received into the peer's buffer."""
         peer = self.peer
+        # It came after this socket was read last, and while the loop was busy with others: half of that is how long it
+        # has lain there on average. So a loop that cannot keep up finds what it reads too late, and says so at the
+        # least cost.
+        self.unread_s = min(now - self.last_progress, self.engine.turn_s) / 2
         self.last_progress = now
+        self.engine.awake(now)
         peer.buffer_updated(nbytes)
         try:
             while (frame := peer.next_frame()) is not None:
@@ -181,7 +150,7 @@ class Session:
                     self._on_frame(frame, now)
         except ProtocolError as error:
             self._broken(error, now)
-        if self.outbox:
+        if self.outbox.parts:
             self.flush(now)
 
     def _on_infer(self, frame: Frame, now: float) -> None:
@@ -235,13 +204,14 @@ class Session:
             problem = check_payload(plan, nbytes, has_values)
             if problem is not None:
                 return problem
+        arrived = now - self.unread_s
         time_s = plan.model.objective_s if header.deadline_ms is None else header.deadline_ms / 1000
         due = None
         if time_s is not None:
-            due = now + time_s - engine.margin_s
+            due = arrived + time_s - engine.margin_s
             if due <= now:
                 return too_late(round(time_s * 1000), "not yet queued")
-        request = Request(self, request_id, header, plan, nbytes, has_values, due, now)
+        request = Request(self, request_id, header, plan, nbytes, has_values, due, arrived)
         older = None if header.supersede is None else self.keys.get(header.supersede)
         # Taking the place of one that waits adds no work.
         wait_s = engine.scheduler.admit(request, now) if older is None or not older.waits else None
@@ -331,7 +301,7 @@ class Session:
         self.engine.count("connections_closed_protocol_error")
         if not error.looks_like:
             # Who speaks another protocol gets nothing back: an answer could be taken for one of its own.
-            self._push(protocol_error_frame(error))
+            self.outbox.push(protocol_error_frame(error))
             self.flush(now)
         self.link.close()
 
@@ -350,16 +320,12 @@ class Session:
             HAS_VALUES if segment else 0,
             self.window.credits,
         )
-        self._push(head + segment)
+        self.outbox.push(head + segment)
 
     def send_error(self, request_id: int, error: RequestError) -> None:
         """Puts how a request ended into the outbox."""
         header = header_of(error)
-        self._push(pack_prefix(f.ERROR, request_id, len(header), credits=self.window.credits) + header)
-
-    def _push(self, data: bytes) -> None:
-        self.outbox.append(data)
-        self.outbox_bytes += len(data)
+        self.outbox.push(pack_prefix(f.ERROR, request_id, len(header), credits=self.window.credits) + header)
 
     def fail(self, request: Request, error: RequestError) -> None:
         """The one answer of a request that has no result."""
@@ -375,74 +341,28 @@ class Session:
     def answer(self, request: Request, header: bytes, flags: int, arena: Arena, offset: int, nbytes: int) -> None:
         """The one answer of a request: its result, which lies in an arena."""
         self._forget(request)
-        outbox = self.outbox
         credits = self.window.credits
-        outbox.append(PREFIX.pack(MAGIC, VERSION, f.RESULT, flags, credits, len(header), nbytes, request.id) + header)
-        self.outbox_bytes += 24 + len(header) + nbytes
-        if nbytes == 0:
-            return
-        view = arena.view[offset : offset + nbytes]
-        if nbytes <= COPY_BYTES:
-            # Joined with the others before this turn of the loop is over, so the worker may have it back.
-            outbox.append(view)
-            arena.give_back(offset, nbytes)
-        elif self.congested or not arena.may_hold(nbytes):
-            outbox.append(bytes(view))
-            arena.give_back(offset, nbytes)
-        else:
-            outbox.append(view)
-            self.views_in_outbox = True
-            arena.held += nbytes
-            self.held.append((self.written + self.outbox_bytes, arena, offset, nbytes))
+        outbox = self.outbox
+        outbox.push(PREFIX.pack(MAGIC, VERSION, f.RESULT, flags, credits, len(header), nbytes, request.id) + header)
+        outbox.push_from(arena, offset, nbytes)
 
     def flush(self, now: float) -> None:
-        """Hands the outbox to the link: one gathered write."""
-        outbox = self.outbox
-        if self.views_in_outbox:
-            # Views that are sent later must be those that are held; small ones are copied now.
-            self.link.writelines(
-                [part if isinstance(part, bytes) or len(part) > COPY_BYTES else bytes(part) for part in outbox]
-            )
-            self.views_in_outbox = False
-        else:
-            self.link.write(b"".join(outbox))
-        self.written += self.outbox_bytes
-        self.outbox_bytes = 0
-        self.outbox = []
-        if self.held:
-            self.release_sent()
-        if self.link.behind and not self.congested and self.link.unsent() > CONGESTED_BYTES:
-            self.congested = True
+        """Hands the outbox to the link. When it cannot take that, what waits here stays undone until it can."""
+        if self.outbox.flush():
             self.last_progress = now
             for request in self.in_flight.values():
                 if request.state is State.QUEUED and self.engine.scheduler.withdraw(request):
                     request.state = State.NEW
                     self.parked.append(request)
 
-    def release_sent(self) -> None:
-        """Gives back the parts of arenas that the kernel has taken."""
-        held = self.held
-        sent = self.written - self.link.unsent()
-        while held and held[0][0] <= sent:
-            self._release_first()
-
-    def _release_first(self) -> None:
-        _, arena, offset, nbytes = self.held.popleft()
-        arena.held -= nbytes
-        arena.give_back(offset, nbytes)
-        if arena.starved:
-            self.engine.workers.feed(arena)
-
     def drained(self, now: float) -> None:
         """The link has sent everything."""
         self.last_progress = now
-        self.release_sent()
-        if self.congested:
-            self.congested = False
-            parked, self.parked = self.parked, deque()
-            for request in parked:
-                if request.session is self:  # not cancelled in the meantime
-                    self.engine.submit(request, now)
+        self.outbox.drained()
+        parked, self.parked = self.parked, deque()
+        for request in parked:
+            if request.session is self:  # not cancelled in the meantime
+                self.engine.submit(request, now)
 
     # ---- the end
 
@@ -460,7 +380,7 @@ class Session:
         self.unsent_then = unsent
         if self.peer.state == "START" and now - self.opened_at > HELLO_TIMEOUT_S:
             return "no HELLO"
-        if self.congested and now - self.last_progress > WRITE_TIMEOUT_S:
+        if self.outbox.congested and now - self.last_progress > WRITE_TIMEOUT_S:
             return "it does not read its answers"
         if self.arriving is not None and now - self.last_progress > READ_TIMEOUT_S:
             return "the rest of a payload does not come"
@@ -476,7 +396,5 @@ class Session:
         self.in_flight.clear()
         self.keys.clear()
         self.parked.clear()
-        self.outbox.clear()
-        while self.held:
-            self._release_first()
+        self.outbox.abandon()
         self.peer.close()

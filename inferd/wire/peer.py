@@ -61,6 +61,8 @@ AFTER_SENDING = {SERVER: {f.WELCOME: OPEN, f.GOAWAY: DRAINING}, CLIENT: {f.HELLO
 
 MIN_BUFFER_BYTES = 4 * 1024
 MAX_BUFFER_BYTES = 64 * 1024
+# A server takes no more from one socket at a time: some 150 small requests, and the others have their turn.
+SERVER_READ_BYTES = 16 * 1024
 
 _STREAMING_STATES = (OPEN, DRAINING)
 
@@ -100,6 +102,7 @@ class Peer:
         "_filled",
         "_legal",
         "_start",
+        "_streams",
         "_target",
         "_view",
         "limits",
@@ -118,6 +121,7 @@ class Peer:
         self._decoders = messages.DECODERS
         self._buffer = bytearray(MIN_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
+        self._streams = SERVER_READ_BYTES if role == SERVER else MAX_BUFFER_BYTES
         self._start = 0  # of what is not parsed yet
         self._end = 0  # of what has been received
         self._current: Frame | None = None  # the frame whose payload is on the way
@@ -149,7 +153,7 @@ class Peer:
             self._filled += nbytes
             return
         self._end += nbytes
-        if self._end == len(self._buffer) < MAX_BUFFER_BYTES and self.state in _STREAMING_STATES and not self._start:
+        if self._end == len(self._buffer) < self._streams and self.state in _STREAMING_STATES and not self._start:
             self._grow()
 
     def _grow(self, atleast: int = 0) -> None:

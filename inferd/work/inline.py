@@ -75,6 +75,9 @@ class InlineExecutor:
             for answer in runner.run(*message[1:]):
                 self._events.on_packet(worker, b.unpack(answer))
 
+    def poll(self, worker: int) -> None:
+        pass  # nothing waits: it is said when it is done
+
     def kill(self, worker: int) -> None:
         if self._runners.pop(worker, None) is not None:
             self._loop.call_soon(self._events.on_exit, worker)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import inferd.schedule.scheduler as policy
+import inferd.schedule.known as known
+from inferd.schedule.known import MAX_LATENCIES
 from inferd.schedule.lane import FLOOR_EVERY
-from inferd.schedule.scheduler import LANES_LOOKED_AT, MAX_LATENCIES, PROBE_AFTER, Scheduler
+from inferd.schedule.scheduler import LANES_LOOKED_AT, PROBE_AFTER, Scheduler
 from inferd.schedule.ticket import Client, State, Ticket
 
 ALPHA, BETA = 0.005, 0.001
@@ -17,7 +18,7 @@ ALPHA, BETA = 0.005, 0.001
 def scheduler(workers: int = 1, lanes: tuple[str, ...] = ("a", "b")) -> Scheduler[Ticket]:
     one: Scheduler[Ticket] = Scheduler(workers)
     for lane in lanes:
-        one.teach(lane, [(b, ALPHA + BETA * b) for b in (1, 2, 4, 8, 16, 32, 64)])
+        one.known.teach(lane, [(b, ALPHA + BETA * b) for b in (1, 2, 4, 8, 16, 32, 64)])
     return one
 
 
@@ -69,7 +70,7 @@ def had_a_batch(one: Scheduler[Ticket]) -> None:
 def test_an_idle_device_refuses_nobody(seconds: float, deadline: float, batches: int) -> None:
     """Whatever was learned: a lone request runs at once, and what was learned can turn out wrong."""
     one: Scheduler[Ticket] = Scheduler()
-    one.teach("a", [(1, seconds), (64, seconds)])
+    one.known.teach("a", [(1, seconds), (64, seconds)])
     now = 0.0
     for _ in range(batches):
         done = ticket(now, 1e4)
@@ -135,8 +136,8 @@ def test_more_devices_mean_less_waiting() -> None:
 def test_after_a_while_of_refusals_something_runs_again() -> None:
     """What was learned is tried again after PROBE_AFTER budgets without a batch, so that it can turn out wrong."""
     one: Scheduler[Ticket] = Scheduler()
-    one.teach("a", [(1, 0.1), (64, 0.1)])
-    one.teach("b", [(1, 0.1), (64, 0.1)])
+    one.known.teach("a", [(1, 0.1), (64, 0.1)])
+    one.known.teach("b", [(1, 0.1), (64, 0.1)])
     fill(one, 1, 0.0)
     first = one.take(0.0, "idle").batch
     assert first is not None
@@ -160,7 +161,7 @@ def test_admission_looks_at_so_many_lanes_only() -> None:
     busy(one, 0.0)
     names = [f"lane {n}" for n in range(500)]
     for name in names:
-        one.teach(name, [(1, 0.006), (64, 0.069)])
+        one.known.teach(name, [(1, 0.006), (64, 0.069)])
         fill(one, 1, 0.0, deadline=0.9, lane=name)
     assert len(one._lanes) > LANES_LOOKED_AT
     assert one.admit(ticket(0.0, 1.0), 0.0) is not None
@@ -399,14 +400,14 @@ def test_memory_is_bounded_against_callers_who_invent_shapes() -> None:
                 one.settle(batch, now + 0.1, 0.1)
             else:
                 one.out_of_memory(batch)
-    assert len(one._latencies) <= MAX_LATENCIES and len(one._ceilings) <= MAX_LATENCIES + 1
-    assert one._latencies[("hot",)].seen > 1000
+    assert len(one.known.latencies) <= MAX_LATENCIES and len(one.known._ceilings) <= MAX_LATENCIES + 1
+    assert one.known.latencies[("hot",)].seen > 1000
 
 
 def test_more_is_tried_again_when_memory_may_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """After enough full batches the ceiling rises by an eighth; a trial that fails goes back to what has run, and the
     next one waits twice as long."""
-    monkeypatch.setattr(policy, "CEILING_PATIENCE", 4)
+    monkeypatch.setattr(known, "CEILING_PATIENCE", 4)
     one = scheduler()
 
     def rows_of_a_batch(fails_above: int) -> int:
@@ -431,8 +432,8 @@ def test_more_is_tried_again_when_memory_may_be_free(monkeypatch: pytest.MonkeyP
 def test_only_the_sizes_that_a_model_computes_are_aimed_at() -> None:
     """Five rows take as long as eight where five are computed as eight, so four are taken if only they are in time."""
     one: Scheduler[Ticket] = Scheduler()
-    one.teach("a", [(b, ALPHA + BETA * b) for b in (1, 2, 4, 8, 16)], sizes=(1, 2, 4, 8, 16))
-    latency = one.latency(("a",))
+    one.known.teach("a", [(b, ALPHA + BETA * b) for b in (1, 2, 4, 8, 16)], sizes=(1, 2, 4, 8, 16))
+    latency = one.known.latency(("a",))
     assert latency.mean(5) == latency.mean(8) and latency.mean(4) < latency.mean(5)
     for at in range(40):
         lane_batch(one, at * 0.1, 16)
@@ -444,8 +445,8 @@ def test_only_the_sizes_that_a_model_computes_are_aimed_at() -> None:
 def test_rows_that_are_larger_are_taken_to_cost_more() -> None:
     """A lane of longer rows begins with the warm-up's line, steeper."""
     one = scheduler()
-    assert one.latency(("a", "long"), 4.0).mean(8) == pytest.approx(ALPHA + 4 * BETA * 8, rel=0.05)
-    assert one.latency(("a", "like it"), 1.0).mean(8) == pytest.approx(ALPHA + BETA * 8, rel=0.05)
+    assert one.known.latency(("a", "long"), 4.0).mean(8) == pytest.approx(ALPHA + 4 * BETA * 8, rel=0.05)
+    assert one.known.latency(("a", "like it"), 1.0).mean(8) == pytest.approx(ALPHA + BETA * 8, rel=0.05)
 
 
 def test_devices_at_rest_share_a_burst() -> None:

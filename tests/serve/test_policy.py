@@ -172,7 +172,7 @@ def test_a_cancelled_request_of_a_congested_connection_stays_cancelled(tmp_path:
         for request_id in range(1, 5):
             peer.infer(request_id, "double", big, (1024 * 1024,))
         [session] = daemon.ask(lambda: list(daemon.engine.sessions))
-        daemon.until(lambda: session.congested and daemon.engine.pool.idle is not None)
+        daemon.until(lambda: session.outbox.congested and daemon.engine.pool.idle is not None)
         peer.infer(100, "double", x(1), (1,))
         peer.infer(101, "double", x(1), (1,))
         daemon.until(lambda: len(session.parked) >= 2)

@@ -53,14 +53,23 @@ class NoExecutor:
 
     def send(self, worker: int, packet: bytes) -> None: ...
 
+    def poll(self, worker: int) -> None: ...
+
     def kill(self, worker: int) -> None: ...
 
     async def close(self) -> None: ...
 
 
+class NoLoop:
+    """Nothing is ever due."""
+
+    def call_soon(self, *what: object) -> None: ...
+
+
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     engine = Engine(Settings(models=(ModelConfig("m", "m:M"),), slab_mib=4, payload_mib=1), NoExecutor())
+    engine._loop = NoLoop()  # type: ignore[assignment]
     engine.door.open([{"name": "m", "inputs": None, "outputs": None, "max_batch_size": 8, "latency": []}])
     yield engine
     engine.slab.region.close()
@@ -101,7 +110,7 @@ def test_who_says_nothing_is_cut(engine: Engine) -> None:
 def test_a_slow_reader_is_not_cut_while_it_reads(engine: Engine) -> None:
     """Any byte that the kernel took since the last look is progress."""
     talk = Talk(engine)
-    talk.session.congested = True
+    talk.session.outbox.congested = True
     for second in range(60):
         talk.link.queued = 100_000_000 - second * 1000
         assert talk.session.overdue(float(second)) == ""

@@ -153,7 +153,7 @@ class World:
             profile = device.profile
             measured = [(b, profile.alpha + profile.beta * b) for b in MEASURED if b <= largest]
             for lane in lanes:
-                self.scheduler.teach(lane, measured)
+                self.scheduler.known.teach(lane, measured)
 
     def play(self, arrivals: Iterator[Arrival]) -> Outcome:
         """Plays all arrivals, and what follows from them, to the end."""
