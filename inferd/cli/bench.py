@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferd.cli.common import daemon, daemon_options, find_model, printable
+from inferd.cli.common import daemon, daemon_options, find_model, printable, shown_token
 from inferd.errors import InferdError
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def _orders(
     return [
         Order(
             url=url,
+            token=shown_token(),
             frames=frames,
             connections=_part(connections, processes, index),
             callers=_part(callers or 0, processes, index),

@@ -15,6 +15,7 @@ class Order:
     """What a generator shall do. `callers` is 0 for an open loop of `rate` requests a second."""
 
     url: str
+    token: str | None  # to show, if the daemon asks for one
     frames: list[bytes]  # INFER, whole; sent in turn
     connections: int
     callers: int

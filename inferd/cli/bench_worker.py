@@ -30,7 +30,7 @@ from inferd.errors import InferdError, InvalidArgument, NotFound, ProtocolError,
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.frame import PREFIX_BYTES, pack_prefix
-from inferd.wire.messages import Error, Hello
+from inferd.wire.messages import Error, Hello, checked_token
 
 # How often requests are looked at that may have been given up.
 SWEEP_S = 0.05
@@ -237,7 +237,7 @@ def connect(order: Order) -> list[Connection]:
     try:
         for _ in range(order.connections):
             connection = Connection(address)
-            hello = Hello("inferd-bench").pack()
+            hello = Hello("inferd-bench", token=checked_token(order.token)).pack()
             greeting = pack_prefix(f.HELLO, 0, len(hello)) + hello
             kind, header = connection.exchange(greeting, f.WELCOME, time.monotonic() + CONNECT_S)
             if kind == f.ERROR:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_TIMEOUT_MS = 30_000.0
 MAX_CONNECT_MS = 5_000.0
+# Where a context keeps the token.
+TOKEN = "inferd.token"
 
 # Also 12-34, 1,234.5 and 56 %.
 _NUMBER = re.compile(r"[\d.,+-]+( %)?")
@@ -32,14 +35,36 @@ def _checked_url(context: click.Context, parameter: click.Parameter, url: str) -
     return url
 
 
+def _read_token(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """Keeps the token in the context, for `daemon`: it is nothing for a command line to show."""
+    if path is None:
+        return
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path}: {error.strerror if isinstance(error, OSError) else 'no text'}") from error
+    if not token or len(token.split()) > 1:
+        raise click.BadParameter(f"{path} must hold one token and nothing else")
+    context.meta[TOKEN] = token
+
+
 def daemon_options(command: Command) -> Command:
-    """--url and --timeout-ms."""
+    """--url, --token-file and --timeout-ms."""
     command = click.option(
         "--timeout-ms",
         type=click.FloatRange(min=0, min_open=True),
         default=DEFAULT_TIMEOUT_MS,
         show_default=True,
         help="How long one answer may take, connecting included.",
+    )(command)
+    command = click.option(
+        "--token-file",
+        envvar="INFERD_TOKEN_FILE",
+        show_envvar=True,
+        metavar="FILE",
+        callback=_read_token,
+        expose_value=False,
+        help="Holds the token to show to a daemon that asks for one.",
     )(command)
     return click.option(
         "--url",
@@ -51,6 +76,12 @@ def daemon_options(command: Command) -> Command:
         callback=_checked_url,
         help="The daemon: inferd://HOST[:PORT] or inferd+unix:///PATH.",
     )(command)
+
+
+def shown_token() -> str | None:
+    """What --token-file holds."""
+    token: str | None = click.get_current_context().meta.get(TOKEN)
+    return token
 
 
 @contextmanager
@@ -72,10 +103,9 @@ def daemon(url: str, timeout_ms: float) -> Iterator[Client]:
     """A client of the daemon at `url`."""
     from inferd_client import Client
 
-    with (
-        failures_told(),
-        Client(url, timeout_ms=timeout_ms, connect_timeout_ms=min(timeout_ms, MAX_CONNECT_MS)) as client,
-    ):
+    token = shown_token()
+    connect_ms = min(timeout_ms, MAX_CONNECT_MS)
+    with failures_told(), Client(url, token=token, timeout_ms=timeout_ms, connect_timeout_ms=connect_ms) as client:
         yield client
 
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferd.cli.common import MAX_CONNECT_MS, daemon, daemon_options, failures_told, printable, table, type_text
+from inferd.cli.common import (
+    MAX_CONNECT_MS,
+    daemon,
+    daemon_options,
+    failures_told,
+    printable,
+    shown_token,
+    table,
+    type_text,
+)
 from inferd.cli.inputs import Inputs
 from inferd.errors import InferdError, RequestError
 
@@ -117,7 +126,8 @@ async def _ask_lines(
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[tuple[str, asyncio.Task[Result]] | None] = asyncio.Queue(LINES_IN_FLIGHT)
     failed = number = 0
-    async with AsyncClient(url, timeout_ms=timeout_ms, connect_timeout_ms=min(timeout_ms, MAX_CONNECT_MS)) as client:
+    connect_ms = min(timeout_ms, MAX_CONNECT_MS)
+    async with AsyncClient(url, token=shown_token(), timeout_ms=timeout_ms, connect_timeout_ms=connect_ms) as client:
 
         async def ask(line: bytes) -> Result:
             try:

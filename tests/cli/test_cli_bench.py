@@ -36,6 +36,7 @@ ECHO = {"name": "echo", "inputs": None, "outputs": None, "max_batch_size": 4}
 def order(url: str = "inferd://127.0.0.1:1", **changes: Any) -> Order:
     fields: dict[str, Any] = {
         "url": url,
+        "token": None,
         "frames": make_frames([ECHO], ECHO, [], ["x=FP32[4]"], 10_000)[1],
         "connections": 2,
         "callers": 4,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,34 @@ def test_the_clients_show_a_token(guarded: Any) -> None:
                 await client.models()
 
     asyncio.run(talk())
+
+
+def test_the_command_line_shows_a_token(guarded: Any, tmp_path: Path) -> None:
+    """`--token-file`, in every verb; what is in it is nowhere in what is said."""
+    good, wrong, two = tmp_path / "good", tmp_path / "wrong", tmp_path / "two"
+    good.write_text(ADA + "\n")
+    wrong.write_text("wrong-0123456789abcdef")
+    two.write_text(f"{ADA} {BOB}")
+    ask = [sys.executable, "-m", "inferd"]
+
+    def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = [*ask, *words, "--url", guarded.tcp]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+
+    for words, stdin in (
+        (("models",), ""),
+        (("infer", "virtual", "x=[1]"), ""),
+        (("infer", "virtual", "--lines"), "[1]\n[2]\n"),
+        (("bench", "virtual", "--seconds", "0.2", "--warmup-seconds", "0", "--callers", "2"), ""),
+    ):
+        done = run(*words, "--token-file", str(good), stdin=stdin)
+        assert done.returncode == 0, (words, done.stderr)
+        assert ADA not in done.stdout + done.stderr
+    done = run("models", "--token-file", str(wrong))
+    assert done.returncode == 1 and "token" in done.stderr and "wrong-" not in done.stderr
+    assert run("models").returncode == 1
+    assert run("models", "--token-file", str(two)).returncode == 2
+    assert run("models", "--token-file", str(tmp_path / "none")).returncode == 2
 
 
 def test_rest_shows_a_token(guarded: Served) -> None:
