@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -64,7 +65,7 @@ class _Serve(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = []
-        for word, following in zip(args, [*args[1:], ""], strict=True):
+        for word, following in itertools.pairwise([*args, ""]):
             words.append(f"--web={DEFAULT_WEB}" if word == "--web" and not _HOST_PORT.fullmatch(following) else word)
         return super().parse_args(ctx, words)
 

@@ -24,6 +24,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from inferd.schedule.known import Known
 from inferd.schedule.lane import Lane, Verdict
+from inferd.schedule.latency import Latency
 from inferd.schedule.ticket import State, Ticket
 
 # Inference is pure, so a request whose worker died may run again; a second death is no coincidence.
@@ -136,40 +137,40 @@ class Scheduler(Generic[T]):
         lane = self._lanes.get(ticket.lane)
         if ticket.due is None:
             return self._ahead_of_share(ticket, lane, now)
+        latency = lane.latency if lane is not None else self.known.latencies.get(ticket.lane)
+        if latency is None or not latency.known:
+            return None
+        ahead = self._backlog
+        if len(self._lanes) > LANES_LOOKED_AT:
+            ahead += len(self._lanes) * latency.mean(1)  # many lanes are many small batches
+        if now + 2.0 * (ahead / self.workers + latency.mean(ticket.max_rows)) < ticket.due:
+            return None  # plenty of time, whatever comes first
+        if ticket.priority > 0.0 and (lane is None or lane.first_patient() is None):
+            return None  # the progress floor needs one to take along
         if lane is None:
-            return self._hint(self._forecast(ticket, None, now))
+            return self._hint(self._forecast(ticket, None, latency, now))
         lane.arrivals += ticket.rows
-        verdicts = lane.verdicts
         if lane.verdicts_of != self._turn:
             lane.verdicts_of = self._turn
-            verdicts.clear()
+            lane.verdicts.clear()
         like = (ticket.client, ticket.priority, ticket.rows)
-        verdict = verdicts.get(like)
+        verdict = lane.verdicts.get(like)
         if verdict is not None and verdict.holds(ticket.budget, now):
             return self._hint(verdict.wait_s(now))
-        wait_s = self._forecast(ticket, lane, now)
-        alike = max(0, lane.target(ticket.budget) // ALIKE - 1)
-        verdicts[like] = Verdict(ticket.budget, None if wait_s is None else now + wait_s, alike)
+        wait_s = self._forecast(ticket, lane, latency, now)
+        alike = lane.target(ticket.budget) // ALIKE - 1
+        if wait_s is not None or alike > 0:
+            lane.verdicts[like] = Verdict(ticket.budget, None if wait_s is None else now + wait_s, alike)
         return self._hint(wait_s)
 
     @staticmethod
     def _hint(wait_s: float | None) -> float | None:
         return None if wait_s is None else min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
 
-    def _forecast(self, ticket: T, lane: Lane[T] | None, now: float) -> float | None:
-        """`admit`, of a ticket with a deadline, worked out."""
-        assert ticket.due is not None
-        latency = lane.latency if lane is not None else self.known.latencies.get(ticket.lane)
-        if latency is None or not latency.known:
-            return None
+    def _forecast(self, ticket: T, lane: Lane[T] | None, latency: Latency, now: float) -> float | None:
+        """`admit`, worked out for a ticket with a deadline."""
         due = ticket.due
-        ahead = self._backlog
-        if len(self._lanes) > LANES_LOOKED_AT:
-            ahead += len(self._lanes) * latency.mean(1)  # many lanes are many small batches
-        if now + 2.0 * ahead / self.workers + 2.0 * latency.mean(ticket.max_rows) < due:
-            return None  # plenty of time, whatever comes first
-        if ticket.priority > 0.0 and (lane is None or lane.first_patient() is None):
-            return None  # the progress floor needs one to take along
+        assert due is not None
         # A refusal cannot be taken back and waiting costs nothing, so the estimate is kind: means, not what is planned
         # with; and whoever ahead will be too late for his batch, will not be in it.
         start = now
