@@ -193,7 +193,7 @@ def test_who_comes_behind_a_refused_one_hears_the_same_at_once(monkeypatch: pyte
     assert wait_s is not None and len(worked_out) == 1
     later = one.admit(ticket(0.0001, 0.010), 0.0001)
     assert later == pytest.approx(wait_s - 0.0001) and len(worked_out) == 1
-    assert one.admit(ticket(0.0002, 1.0), 0.0002) is None and len(worked_out) == 2
+    assert one.admit(ticket(0.0002, 0.1), 0.0002) is None and len(worked_out) == 2
     at = wait_s + 0.0001
     assert one.admit(ticket(at, 0.010), at) is None and len(worked_out) == 3
 
