@@ -95,7 +95,7 @@ class Engine:
 
     def awake(self, now: float) -> None:
         """A socket is about to be read. A loop that has much to read must not let the devices wait until it is through:
-        reading 60 sockets at once took 250 ms where each of them had sent 64 KiB of requests."""
+        under a flood of twice what it could read, on a busy machine, one ran 11 batches in 3 s."""
         if self._turn_began is None:
             self._turn_began = self._looked_at = now
             self._loop.call_soon(self._turn_over)
