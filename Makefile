@@ -34,8 +34,8 @@ wheel: venv     ## the wheel, installed and tried in a clean environment
 js: venv        ## the JavaScript client: types, build, tests in Node
 	cd clients/js && npm ci --no-audit --no-fund && npm run types && npm run build && npm test
 
-browser: venv   ## the page: built, and tried in a real Chromium (CHROMIUM=/usr/bin/chromium)
-	cd clients/js && npm ci --no-audit --no-fund && npm run page && npm run test:page
+browser: venv   ## the page and the client in a real Chromium (CHROMIUM=/usr/bin/chromium)
+	cd clients/js && npm ci --no-audit --no-fund && npm run page && npm run test:browser && npm run test:page
 
 bench: venv     ## rates, latencies and CPU beside their limits, in one run (about 5 minutes)
 	$(BIN)/python benchmarks/throughput.py
