@@ -49,7 +49,7 @@ OVERLOADED_FOR = 2.0
 # What a reply needs between the end of its batch and its socket, in seconds.
 REPLY_MARGIN_S = 0.0005
 # How far a client can be ahead of its fair share, in budgets.
-LEAD = 5.0
+LEAD = 8.0
 # With more lanes than this, what comes before a request is estimated from so many of them.
 LANES_LOOKED_AT = 16
 MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 0.001, 10.0
@@ -419,7 +419,26 @@ class Scheduler(Generic[T]):
                 nbytes += ticket.nbytes
         lane.latency.ran_at = now
         lane.count_arrivals(now)
+        self._charge_rest(lane, tickets, rows, now)
         return Batch(tickets, lane=lane)
+
+    def _charge_rest(self, lane: Lane[T], tickets: list[T], rows: int, now: float) -> None:
+        """Clients were charged what their rows cost in a full batch; in this one they cost more.
+
+        With tight deadlines batches are small, and by the price of full ones nobody would be ahead of his share: eight who
+        wanted 1.5 to 6 times theirs within 25 ms got 34 to 103 rows a second.
+        """
+        price = lane.row_seconds()
+        if not price or not tickets:
+            return
+        dearer = lane.latency.mean(rows) / rows / price - 1.0
+        if dearer <= 0.0:
+            return
+        for ticket in tickets:
+            client = ticket.client
+            if client is not None:
+                most = max(client.tag, now + LEAD * ticket.budget)
+                client.tag = min(client.tag + dearer * ticket.charge, most)
 
     def _clear_the_way(self, lane: Lane[T], now: float, idle: bool, late: list[T], refused: list[T]) -> int:
         """Refuses heads that would make a bad batch; returns how many rows the head that stays has time for."""

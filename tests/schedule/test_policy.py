@@ -459,3 +459,16 @@ def test_devices_at_rest_share_a_burst() -> None:
     one.settle(first, 0.013, 0.013)
     third = one.take(0.013).batch
     assert third is not None and third.rows == 16
+
+
+def test_small_batches_are_charged_for_what_they_cost() -> None:
+    """A row in a batch of one costs six times what it costs in a full one, and so much further is its client ahead."""
+    leads = []
+    for rows in (1, 64):
+        one, client = scheduler(), Client("one")
+        lane_batch(one, 0.0, 64)
+        fill(one, rows, 1.0, client=client)
+        assert one.take(1.0).batch is not None
+        leads.append((client.tag - 1.0) / rows)
+    price = (ALPHA + BETA * 64) / 64
+    assert leads[0] == pytest.approx(ALPHA + BETA, rel=0.05) and leads[1] == pytest.approx(price, rel=0.1)
