@@ -11,6 +11,8 @@ from pathlib import Path
 from time import monotonic
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 
 from inferd import log
 from inferd.errors import InferdError, Unavailable
@@ -34,6 +36,8 @@ PAGE_HEADERS = {
 }
 # As many as the daemon has asked for: creating a server asks anew.
 BACKLOG = 1024
+# A longer one cannot be asked for.
+MAX_FILE_NAME = 255
 SWEEP_S = 1.0
 # At the end: how long answers that are being written may still take. The daemon waits a second longer.
 LAST_ANSWERS_S = 2.0
@@ -70,6 +74,7 @@ class Gateway:
             keepalive_timeout=KEEP_ALIVE_S,
             # A caller that hangs up cancels its request.
             handler_cancellation=True,
+            logger=_Log(self._throttle),
             shutdown_timeout=LAST_ANSWERS_S,
         )
         app.on_response_prepare.append(_marked)
@@ -121,6 +126,8 @@ class Gateway:
             response = failure(error)
         except web.HTTPException as error:
             response = problem(error.status, error.text or error.reason, _allow(error))
+        except RequestPayloadError:
+            response = problem(400, "the body cannot be read: its encoding is broken, or not known here")
         except Exception:
             detail = traceback.format_exc()
             self._throttle.event("gateway_failed", monotonic(), logging.ERROR, route, route=route, detail=detail)
@@ -149,6 +156,25 @@ class Gateway:
         return web.Response(body=text, headers={"Content-Type": content_type})
 
 
+class _Log:
+    """Where aiohttp logs: a line a second at most, and not what was received, in which there can be a token."""
+
+    def __init__(self, throttle: log.Throttle) -> None:
+        self._throttle = throttle
+
+    def debug(self, *args: object, **more: object) -> None:
+        """What is no HTTP at all."""
+
+    def exception(self, *args: object, exc_info: BaseException | None = None, **more: object) -> None:
+        """A request that cannot be read, or a defect."""
+        kind = type(exc_info).__name__
+        if isinstance(exc_info, HttpProcessingError | RequestPayloadError):
+            self._throttle.event("http_error", monotonic(), key=kind, kind=kind)
+        else:
+            detail = "".join(traceback.format_exception(exc_info))
+            self._throttle.event("gateway_failed", monotonic(), logging.ERROR, kind, detail=detail)
+
+
 def _told(task: asyncio.Task[None]) -> None:
     """No task ends with an exception that nobody hears of."""
     if not task.cancelled() and (error := task.exception()) is not None:
@@ -162,7 +188,7 @@ async def _marked(request: web.Request, response: web.StreamResponse) -> None:
 
 def _file(name: str) -> web.StreamResponse:
     path = PAGE / name
-    if not path.is_file():
+    if len(name) > MAX_FILE_NAME or not path.is_file():
         raise web.HTTPNotFound(text=f"there is no {name!r} here")
     return web.FileResponse(path, headers=PAGE_HEADERS)
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from aiohttp import web
 
+# From the connection to its beginning. One that is forgotten too early is known again when it asks; one that is kept
+# too long counts, and thousands a second are easily opened and closed.
+BEGIN_TIMEOUT_S = 0.1
 # From the connection to its first request, headers included.
 REQUEST_TIMEOUT_S = 10.0
 # A client that is sent something takes some of it within this time.
@@ -52,16 +55,15 @@ class Connections:
 
     def asked(self, request: web.Request) -> None:
         """A request has come."""
-        watched = self._watched.get(request.protocol)
-        if watched is not None:
-            watched.asked = True
+        self._watched.setdefault(request.protocol, _Watched(monotonic())).asked = True
 
     def sweep(self, now: float) -> None:
         """Forgets those that have ended, and cuts those that make no progress. Called every second."""
         for protocol, watched in list(self._watched.items()):
             transport = protocol.transport
             if transport is None:
-                if watched.asked or now - watched.since > REQUEST_TIMEOUT_S:
+                # It has ended, or has not begun, which takes the loop's next turn.
+                if watched.asked or now - watched.since > BEGIN_TIMEOUT_S:
                     del self._watched[protocol]
                 continue
             unsent = transport.get_write_buffer_size()

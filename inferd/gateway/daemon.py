@@ -45,16 +45,23 @@ class Callers:
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
+        self._asks_for_tokens = bool(token)
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self.own = ProxyClient(url, "", token)
 
     @asynccontextmanager
     async def client(self, caller: str, token: str) -> AsyncIterator[AsyncClient]:
-        """The client of a caller with this token ("": none). Raises ResourceExhausted if there are too many callers."""
+        """The client of a caller with this token ("": none). Raises ResourceExhausted if there are too many callers,
+        Unauthenticated for what cannot be a token."""
+        if not self._asks_for_tokens:
+            token = ""  # or one caller could be as many as it can make up
+        elif not token.isascii():
+            raise make("TOKEN", problem="this one is not known")
         key = (caller, token)
-        entry = self._entries.get(key)
-        if entry is None:
+        if key not in self._entries:
             await self._make_room()
+        entry = self._entries.get(key)  # made meanwhile, perhaps
+        if entry is None:
             entry = self._entries[key] = _Entry(ProxyClient(self._url, caller, token))
         self._entries.move_to_end(key)
         entry.users += 1

@@ -40,7 +40,10 @@ def exposition(status: Mapping[str, Any] | None, http: HttpCounts, accept: str) 
     """The text and its content type, in the form that `accept` asks for; `status` is None if there is none."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot([*_of_the_daemon(status), *_of_the_gateway(http)]))
-    encoder, content_type = choose_encoder(accept)
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # it asks for a version that is no number
+        encoder, content_type = choose_encoder("")
     return encoder(registry), content_type
 
 

@@ -17,6 +17,8 @@ from inferd.gateway.oip import BYTES, Array, Asked, Signature, announced
 from inferd.wire.tensor import ITEM_BYTES, MAX_DIM, MAX_DIMS, Spec
 
 LENGTH = struct.Struct("<I")  # in front of each element of a binary BYTES tensor
+# Thirty years. A number of JSON can have any size, and that of a float must do.
+MAX_TIMEOUT_US = 1e15
 # What JSON may have for a datatype; the others are whole numbers, or numbers.
 _OF_JSON: dict[str, tuple[set[type], str]] = {BYTES: ({str}, "text"), "BOOL": ({bool}, "true or false")}
 
@@ -62,10 +64,19 @@ def _list(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]] | None:
     if rows is None:
         return None
     if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows
+        isinstance(row, dict) and isinstance(row.get("name"), str) and _is_text(row["name"]) for row in rows
     ):
         raise make("FIELD_TYPE", field=name, expected="a list of objects, each with a name")
     return rows
+
+
+def _is_text(text: str) -> bool:
+    """Whether it has a form in UTF-8: JSON can name half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +102,10 @@ def _tensor(row: Mapping[str, Any], rest: memoryview) -> tuple[str, tuple[int, .
     ):
         raise make("TENSOR", field=name, problem=f"shape must be a list of at most {MAX_DIMS} whole numbers")
     dtype = row.get("datatype")
-    if dtype != BYTES and dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or (dtype != BYTES and dtype not in ITEM_BYTES):
         raise make("TENSOR", field=name, problem=f"datatype must be BYTES or one of {', '.join(ITEM_BYTES)}")
+    if math.prod(size or 1 for size in shape) > MAX_DIM:
+        raise make("TENSOR", field=name, problem="shape must not exceed 2^40 elements")
     count = math.prod(shape)
     nbytes = _parameters(row).get("binary_data_size")
     if nbytes is None:
@@ -228,10 +241,12 @@ def _options(asked: Asked, fields: Mapping[str, Any]) -> None:
     """What a request says besides its inputs."""
     parameters = _parameters(fields)
     asked.id = _option(fields, "id", str, "text")
+    if asked.id is not None and not _is_text(asked.id):
+        raise make("FIELD_VALUE", field="id", problem="is no text in UTF-8")
     timeout_us = _option(parameters, "timeout", (int, float), "a number of microseconds")
     if timeout_us is not None:
-        if not 0 <= timeout_us < math.inf:
-            raise make("FIELD_VALUE", field="timeout", problem="must be finite and not negative")
+        if not 0 <= timeout_us < MAX_TIMEOUT_US:
+            raise make("FIELD_VALUE", field="timeout", problem=f"must be from 0 to {MAX_TIMEOUT_US:g}")
         asked.timeout_ms = timeout_us / 1000
     asked.priority = _option(parameters, "priority", str, "text: interactive, standard or batch")
     asked.supersede = _option(parameters, "supersede", str, "text")

@@ -107,6 +107,9 @@ class Rest:
             async with self._bodies.read(request) as body:
                 asked = await _in_place_or_thread(len(body), parse, body, _json_bytes(request), signature)
                 result = await _run(client, request, signature.name, asked, arrived)
+            # Whoever takes long to read the answer shall not keep the body, too: it no longer counts.
+            asked.inputs.clear()
+            del body
             nbytes = sum(getattr(value, "nbytes", 0) for value in result.values())
             buffers, json_bytes = await _in_place_or_thread(nbytes, answer, result, result.timing, asked, signature)
         return await _send(request, buffers, json_bytes)
@@ -151,7 +154,15 @@ async def _run(client: AsyncClient, request: web.Request, model: str, asked: Ask
 
 
 async def _in_place_or_thread(nbytes: int, work: Callable[..., Any], *args: Any) -> Any:
-    return work(*args) if nbytes <= IN_PLACE_BYTES else await asyncio.to_thread(work, *args)
+    if nbytes <= IN_PLACE_BYTES:
+        return work(*args)
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        # A thread cannot be cancelled: until it is done, its memory is not free for the next body.
+        await asyncio.wait([thread])
+        raise
 
 
 def _json_bytes(request: web.Request) -> int | None:

@@ -62,7 +62,7 @@ class Known:
         """The lanes that ran longest ago make room."""
         for key in sorted(self.latencies, key=lambda key: self.latencies[key].ran_at)[: MAX_LATENCIES // 2]:
             del self.latencies[key]  # a lane that has work holds its own
-        for key in list(self._ceilings)[: len(self._ceilings) - MAX_LATENCIES // 2]:
+        for key in list(self._ceilings)[: max(0, len(self._ceilings) - MAX_LATENCIES // 2)]:
             del self._ceilings[key]
 
     def table(self, model: Hashable, largest: int) -> list[tuple[int, float, float]]:

@@ -75,7 +75,8 @@ class Engine:
         # which it may have lain unread while those of another batch were.
         self.margin_s = REPLY_MARGIN_S
         self._reply_s = 0.0  # what writing the answers of a batch takes, of late
-        self.turn_s = 0.0  # how long the last turn of the loop has read
+        self.turn_s = 0.0  # how long the turn of the loop before this one has read, if this one follows on it
+        self._turn_ended = 0.0
         self._turn_began: float | None = None
         self._looked_at = 0.0
         self._housekeeping: asyncio.TimerHandle | None = None
@@ -98,6 +99,8 @@ class Engine:
         under a flood of twice what it could read, on a busy machine, one ran 11 batches in 3 s."""
         if self._turn_began is None:
             self._turn_began = self._looked_at = now
+            if now - self._turn_ended > self.turn_s:
+                self.turn_s = 0.0  # the loop has rested since: what is read now has not lain unread while it was busy
             self._loop.call_soon(self._turn_over)
         elif now - self._looked_at > LONG_TURN_S:
             for worker in self.pool.workers:
@@ -109,7 +112,8 @@ class Engine:
 
     def _turn_over(self) -> None:
         assert self._turn_began is not None
-        self.turn_s = self.clock() - self._turn_began
+        self._turn_ended = self.clock()
+        self.turn_s = self._turn_ended - self._turn_began
         self._turn_began = None
 
     def client(self, name: str) -> Client:
@@ -380,13 +384,17 @@ class Engine:
         for session in list(self.sessions):
             why = session.overdue(now)
             if why:
-                self.throttle.event("connection_cut", now, peer=session.link.name, why=why)
-                self.count("connections_cut")
-                session.link.abort()
+                self.cut(session, why, now)
         self.workers.feed_idle()
         owners = {session.owner.name for session in self.sessions}
         self._clients = {name: client for name, client in self._clients.items() if name in owners}
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
+
+    def cut(self, session: Session, why: str, now: float) -> None:
+        """Ends a connection that is a burden on others."""
+        self.throttle.event("connection_cut", now, peer=session.link.name, why=why)
+        self.count("connections_cut")
+        session.link.abort()
 
     def status(self) -> dict[str, Any]:
         """What is going on, for `inferd status`."""

@@ -54,8 +54,9 @@ class Connection(asyncio.BufferedProtocol):
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
         owner = engine.client(_owner(sock, peer))
-        # Who may open an ordinary Unix socket is the file system's to say.
-        shows_token = self._trusted or isinstance(peer, tuple)
+        # Who may open an ordinary Unix socket is the file system's to say. It is not known by its peer's name: a TCP
+        # connection that was reset before it was accepted has none either, and what it sent can still be read.
+        shows_token = self._trusted or sock is None or sock.family != socket.AF_UNIX
         self._session = Session(engine, self, owner, engine.clock(), self._trusted, shows_token)
         engine.sessions.add(self._session)
         engine.count("connections")

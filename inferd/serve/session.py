@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 HELLO_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 10.0
+# What is kept for a connection that does not read, beside its results, of which there can only be so many: PONG, STATUS
+# and refusals can be asked for without end.
+MAX_IGNORED_BYTES = 1024 * 1024
+NOT_READ = "it does not read its answers"
 
 SUPPORTED_VERSION = 1
 
@@ -83,6 +87,7 @@ class Session:
         "arriving",
         "client",
         "engine",
+        "ignored",
         "in_flight",
         "keys",
         "last_progress",
@@ -121,6 +126,7 @@ class Session:
         self.arriving: Request | None = None  # its payload is on the way
         self.parked: deque[Request] = deque()  # waits until the link is no longer congested
         self.outbox = Outbox(link, engine.workers.feed)
+        self.ignored = 0  # bytes beside results that were written since the link is congested
         self.opened_at = now
         self.last_progress = now
         self.unread_s = 0.0  # how long what is read now has lain in the socket
@@ -131,12 +137,12 @@ class Session:
     def received(self, nbytes: int, now: float) -> None:
         """`nbytes` have been received into the peer's buffer."""
         peer = self.peer
+        self.engine.awake(now)
         # It came after this socket was read last, and while the loop was busy with others: half of that is how long it
         # has lain there on average. So a loop that cannot keep up finds what it reads too late, and says so at the
         # least cost.
         self.unread_s = min(now - self.last_progress, self.engine.turn_s) / 2
         self.last_progress = now
-        self.engine.awake(now)
         peer.buffer_updated(nbytes)
         try:
             while (frame := peer.next_frame()) is not None:
@@ -152,6 +158,8 @@ class Session:
             self._broken(error, now)
         if self.outbox.parts:
             self.flush(now)
+            if self.ignored > MAX_IGNORED_BYTES:
+                self.engine.cut(self, NOT_READ, now)
 
     def _on_infer(self, frame: Frame, now: float) -> None:
         arriving = self.arriving
@@ -320,12 +328,17 @@ class Session:
             HAS_VALUES if segment else 0,
             self.window.credits,
         )
-        self.outbox.push(head + segment)
+        self._push(head + segment)
 
     def send_error(self, request_id: int, error: RequestError) -> None:
         """Puts how a request ended into the outbox."""
         header = header_of(error)
-        self.outbox.push(pack_prefix(f.ERROR, request_id, len(header), credits=self.window.credits) + header)
+        self._push(pack_prefix(f.ERROR, request_id, len(header), credits=self.window.credits) + header)
+
+    def _push(self, data: bytes) -> None:
+        self.outbox.push(data)
+        if self.outbox.congested:
+            self.ignored += len(data)
 
     def fail(self, request: Request, error: RequestError) -> None:
         """The one answer of a request that has no result."""
@@ -358,6 +371,7 @@ class Session:
     def drained(self, now: float) -> None:
         """The link has sent everything."""
         self.last_progress = now
+        self.ignored = 0
         self.outbox.drained()
         parked, self.parked = self.parked, deque()
         for request in parked:
@@ -381,7 +395,7 @@ class Session:
         if self.peer.state == "START" and now - self.opened_at > HELLO_TIMEOUT_S:
             return "no HELLO"
         if self.outbox.congested and now - self.last_progress > WRITE_TIMEOUT_S:
-            return "it does not read its answers"
+            return NOT_READ
         if self.arriving is not None and now - self.last_progress > READ_TIMEOUT_S:
             return "the rest of a payload does not come"
         return ""

@@ -266,7 +266,8 @@ class Peer:
         try:
             message = decode(header)
         except RequestError as error:
-            frame.error = error
+            # Where it was raised holds the header's fields, up to a megabyte, and the server remembers its errors.
+            frame.error = error.with_traceback(None)
             return
         except ProtocolError:
             self.close()

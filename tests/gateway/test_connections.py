@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
+from inferd.gateway import connections as connections_module
 from inferd.gateway.connections import REQUEST_TIMEOUT_S, WRITE_TIMEOUT_S, Connections
 
 
@@ -89,3 +92,28 @@ def test_there_are_only_so_many() -> None:
     connections.asked(Request(first))
     first.transport = None
     assert isinstance(connections.accept(), Protocol)
+
+
+def test_who_has_gone_without_asking_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that are opened and closed cost their caller nothing. One that has not begun yet counts."""
+    now = time.monotonic()
+    monkeypatch.setattr(connections_module, "monotonic", lambda: now)
+    connections, first = opened(limit=1)
+    first.transport = None
+    assert not isinstance(connections.accept(), Protocol)
+    now += 0.2
+    assert isinstance(connections.accept(), Protocol)
+
+
+def test_who_asks_is_watched() -> None:
+    """Also one that was taken for gone, because it began so late."""
+    connections, protocol = opened()
+    transport, protocol.transport = protocol.transport, None
+    now = time.monotonic()
+    connections.sweep(now + 1)
+    protocol.transport = transport
+    connections.asked(Request(protocol))  # type: ignore[arg-type]
+    transport.unsent = 1000
+    connections.sweep(now + 2)
+    connections.sweep(now + 3 + WRITE_TIMEOUT_S)
+    assert transport.aborted

@@ -201,6 +201,9 @@ X = signature("FP32", [2])
         (tensor("FP32", [-1, 2], [0, 0]), "TENSOR"),
         (tensor("FP32", [1] * 17, [0]), "TENSOR"),
         (tensor("FP32", "2", [0]), "TENSOR"),  # type: ignore[arg-type]
+        (tensor("FP32", [0, 1 << 40, 2], []), "TENSOR"),
+        (tensor(["FP32"], [1, 2], [0, 0]), "TENSOR"),  # type: ignore[arg-type]
+        (tensor({}, [1, 2], [0, 0]), "TENSOR"),  # type: ignore[arg-type]
         (tensor("FP32", [1, 2], parameters={"binary_data_size": 8}), "TENSOR"),
         (tensor("FP32", [1, 2], parameters={"binary_data_size": -1}), "TENSOR"),
         (tensor("FP32", [1, 2], [0, 0], parameters={"shared_memory_region": "r"}), "FIELD_VALUE"),
@@ -209,6 +212,7 @@ X = signature("FP32", [2])
         (tensor("FP32", [1, 1, 2], [0, 0]), "INPUT_SHAPE"),
         ({**tensor("FP32", [1, 2], [0, 0]), "name": "z"}, "INPUT_UNKNOWN"),
         ({**tensor("FP32", [1, 2], [0, 0]), "name": 7}, "FIELD_TYPE"),
+        ({**tensor("FP32", [1, 2], [0, 0]), "name": "\ud800"}, "FIELD_TYPE"),
         ("x", "FIELD_TYPE"),
     ],
 )
@@ -273,3 +277,11 @@ def test_options_are_checked(parameters: dict[str, Any], reason: str) -> None:
     """A wrong type or value is named, and what Triton has and inferd has not is refused, not ignored."""
     error = refusal(X, tensor("FP32", [1, 2], [0, 0]), parameters=parameters)
     assert error.reason == reason and next(iter(parameters)) in error.message
+
+
+@pytest.mark.parametrize(
+    "more", [{"id": "\ud800"}, {"parameters": {"timeout": 10**400}}, {"parameters": {"timeout": 1e308}}]
+)
+def test_options_that_cannot_be_are_refused(more: dict[str, Any]) -> None:
+    """Text that has no form in UTF-8, and times that have none as a float or a date."""
+    assert refusal(X, tensor("FP32", [1, 2], [0, 0]), **more).reason == "FIELD_VALUE"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from inferd_client import Client
 from inferd_client.testing import FakeServer
 
 from inferd.errors import CATALOGUE, RequestError, Unauthenticated, make
-from inferd.gateway import body, daemon
+from inferd.gateway import body, daemon, rest
 from inferd.gateway.answers import failure
 from inferd.gateway.body import Bodies
 from inferd.gateway.daemon import Callers
@@ -92,6 +95,27 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
             read(bodies, Content(b"x", None, length=10))
 
 
+def test_what_a_thread_reads_is_held_until_it_is_done() -> None:
+    """A caller that hangs up while its body is parsed: the body counts as long as it is there."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def parse() -> None:
+        entered.set()
+        leave.wait(10)
+
+    async def go() -> None:
+        work = asyncio.ensure_future(rest._in_place_or_thread(rest.IN_PLACE_BYTES + 1, parse))
+        await asyncio.to_thread(entered.wait, 10)
+        work.cancel()
+        done, _ = await asyncio.wait([work], timeout=0.1)
+        assert not done
+        leave.set()
+        await asyncio.wait([work], timeout=10)
+        assert work.cancelled()
+
+    asyncio.run(go())
+
+
 # ---- callers
 
 
@@ -136,6 +160,54 @@ def test_callers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             await a.infer("echo", {"x": 1})
 
     with_server(test)
+
+
+def test_room_for_a_caller_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of one newcomer that come together share one connection, also when another must be closed for it."""
+    monkeypatch.setattr(daemon, "MAX_CALLERS", 2)
+
+    async def test(callers: Callers, server: FakeServer) -> None:
+        for caller in ("a", "b"):
+            async with callers.client(caller, "") as client:
+                await client.models()
+        clients = []
+
+        async def ask() -> None:
+            async with callers.client("c", "") as client:
+                clients.append(client)
+                await client.models()
+
+        await asyncio.gather(ask(), ask())
+        assert clients[0] is clients[1] and server.connections == 3
+
+    with_server(test)
+
+
+def test_what_cannot_be_a_token_is_not_shown() -> None:
+    """Half of a character is no text, so it could not even be sent."""
+
+    async def test(callers: Callers, server: FakeServer) -> None:
+        with pytest.raises(Unauthenticated):
+            async with callers.client("a", "\udcff"):
+                pass
+        assert server.connections == 0
+
+    with_server(test)
+
+
+def test_without_tokens_nobody_is_several() -> None:
+    """Whatever a caller shows where no token is asked for, it has one connection: there are only so many."""
+    with FakeServer({"echo": lambda inputs: inputs}) as server:
+
+        async def go() -> None:
+            callers = Callers(server.url, "")
+            for token in ("", "one", "two"):
+                async with callers.client("ip:1", token) as client:
+                    await client.models()
+            await callers.close()
+
+        asyncio.run(go())
+        assert server.connections == 1
 
 
 def test_idle_callers_are_closed() -> None:
@@ -241,3 +313,21 @@ def test_only_the_gateways_word_counts(tmp_path: Path) -> None:
         for url in (str(back), daemon.url):
             assert owner(url, caller="ip:192.0.2.7") == owner(url, token="wrong") == "TOKEN"
         daemon.ask(listener.close)
+
+
+def test_who_has_hung_up_before_he_is_let_in_needs_a_token_too(tmp_path: Path) -> None:
+    """A TCP connection that is reset before the daemon accepts it has no address any more, but what it has sent can be
+    read: without a token none of it is done."""
+    with running(tmp_path, double("Double")) as daemon:
+        daemon.ask(lambda: setattr(daemon.engine, "tokens", Tokens({"ada": "secret"})))
+        entered, leave = threading.Event(), threading.Event()
+        daemon._loop.call_soon_threadsafe(lambda: entered.set() or leave.wait(10))
+        assert entered.wait(10)
+        with RawPeer(daemon.url, greet=False) as peer:
+            hello = peer.peer.send(f.HELLO, Hello("x"))
+            peer.peer._become("OPEN")
+            peer.sock.sendall(hello + peer.packed(1, "double", b"\0\0\0\0", (1,)))
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        leave.set()
+        daemon.until(lambda: daemon.engine.counters["connections"] == 1 and not daemon.engine.sessions)
+        assert not daemon.engine.counters["batches_idle"] and daemon.engine.counters["refused_token"] == 1

@@ -155,3 +155,35 @@ def test_the_page_has_a_strict_policy(served: Served) -> None:
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/plain;version=x", "text/plain;version=1..", "application/openmetrics-text;version=x"]
+)
+def test_any_form_of_metrics_may_be_asked_for(served: Served, accept: str) -> None:
+    """One that nobody knows is answered with the oldest."""
+    answer = served.ask("GET", "/metrics", Accept=accept)
+    assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/plain")
+
+
+def test_a_body_that_does_not_unpack_is_the_callers(served: Served) -> None:
+    """400, as for a body that is no JSON."""
+    answer = served.ask("POST", "/v2/models/virtual/infer", b"no gzip", Content_Encoding="gzip")
+    assert answer.status == 400 and "encoding" in answer.json["error"]
+
+
+def test_no_name_is_too_long_for_a_404(served: Served) -> None:
+    """Not even one that no file system takes."""
+    assert served.ask("GET", f"/page/{'a' * 4000}").status == 404
+
+
+def test_what_is_no_http_is_not_logged_as_it_came(served: Served) -> None:
+    """A header that cannot be read may hold a token: the log has a line a second, without what was received."""
+    log = Path(served.url.removeprefix("inferd+unix://")).parent / "log"
+    before = len(log.read_text().splitlines())
+    for _ in range(100):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer broken-\x01secret\r\n\r\n")
+            assert sock.recv(100).split()[1] == b"400"
+    lines = log.read_text().splitlines()
+    assert len(lines) < before + 10 and not any("secret" in line for line in lines)

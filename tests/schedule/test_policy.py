@@ -404,6 +404,16 @@ def test_memory_is_bounded_against_callers_who_invent_shapes() -> None:
     assert one.known.latencies[("hot",)].seen > 1000
 
 
+def test_few_ceilings_are_all_kept() -> None:
+    """When lanes are forgotten for others, so many of their ceilings go as are too many, and none below that."""
+    one = known.Known()
+    for number in range(500):
+        one.out_of_memory(("m", number), 64)
+    for number in range(MAX_LATENCIES + 1):
+        one.latency(("other", number))
+    assert one.largest(("m", 0), 64) == 32
+
+
 def test_more_is_tried_again_when_memory_may_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """After enough full batches the ceiling rises by an eighth; a trial that fails goes back to what has run, and the
     next one waits twice as long."""

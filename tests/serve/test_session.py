@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgpack
 import pytest
 
 from inferd.config import ModelConfig, Settings
+from inferd.errors import RequestError
 from inferd.memory import Region
 from inferd.serve.engine import Engine
 from inferd.serve.refusal import header_of, overloaded, too_late
-from inferd.serve.session import HELLO_TIMEOUT_S, READ_TIMEOUT_S, WRITE_TIMEOUT_S, Session
+from inferd.serve.session import HELLO_TIMEOUT_S, MAX_IGNORED_BYTES, READ_TIMEOUT_S, WRITE_TIMEOUT_S, Session
 from inferd.wire import frame as f
 from inferd.wire.messages import Error, Hello, Infer
 from inferd.wire.peer import CLIENT, Peer
@@ -176,3 +178,59 @@ def test_refusals_that_say_the_same_are_packed_once() -> None:
     assert overloaded(0.0).retry_after_ms == 1.0 and overloaded(1.234).retry_after_ms == 1200
     assert header_of(overloaded(0.012)) is header_of(overloaded(0.0121))
     assert Error.unpack(header_of(too_late(25))).exception(1).reason == "TIMEOUT"
+
+
+def test_what_was_wrong_with_a_header_is_not_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors are remembered with their packed headers, and what raised one holds all that was in the header: 2,000
+    INFERs of 16 KiB had kept 2 GB."""
+    talk = Talk(engine)
+    errors: list[RequestError] = []
+    monkeypatch.setattr(Session, "send_error", lambda session, request_id, error: errors.append(error))
+    header = msgpack.packb({"model": "m", "deadline_ms": "soon", "more": [[]] * 100})
+    talk.say(f.pack_prefix(f.INFER, 1, len(header)) + header)
+    assert [error.reason for error in errors] == ["FIELD_TYPE"]
+    assert errors[0].__traceback__ is None and errors[0].__context__ is None
+
+
+def test_who_asks_on_and_never_reads_is_cut(engine: Engine) -> None:
+    """PING, STATUS and refusals are answered without end; what is kept for who does not read is not."""
+    talk = Talk(engine)
+    talk.link.behind, talk.link.queued = True, 2_000_000
+    talk.say(f.pack_prefix(f.PING, 1, 0))
+    assert talk.session.outbox.congested and not talk.link.closed
+    asked = 0
+    while not talk.link.closed and asked < 1000:
+        talk.say(f.pack_prefix(f.STATUS, 1, 0) * 100)
+        asked += 1
+    written = sum(map(len, talk.link.written))
+    assert talk.link.closed and MAX_IGNORED_BYTES < written < 2 * MAX_IGNORED_BYTES
+    assert engine.counters["connections_cut"] == 1
+
+
+def test_who_reads_now_and_then_may_ask_on(engine: Engine) -> None:
+    """What has been read does not count."""
+    talk = Talk(engine)
+    for _ in range(10):
+        talk.link.behind, talk.link.queued = True, 2_000_000
+        for _ in range(10):
+            talk.say(f.pack_prefix(f.PING, 1, 0) * 2000)
+        assert talk.session.outbox.congested
+        talk.link.behind, talk.link.queued = False, 0
+        talk.session.drained(0.0)
+    assert not talk.link.closed
+
+
+def test_a_long_turn_that_is_over_ages_nobody(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a turn is what may have lain unread while it lasted; a minute later nothing has."""
+    monkeypatch.setattr(engine, "_arm", lambda at: None)
+    talk = Talk(engine)
+    table, end = layout([("x", "UINT8", (64,))])
+
+    def ask(request_id: int, now: float) -> bool:
+        engine._turn_began = None
+        engine.turn_s, engine._turn_ended = 0.5, 60.0
+        talk.say(talk.peer.send(f.INFER, Infer("m", table, end, deadline_ms=100), request_id, 64) + bytes(64), now)
+        return request_id in talk.session.in_flight
+
+    assert not ask(1, 60.001)
+    assert ask(2, 120.0)
