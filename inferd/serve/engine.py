@@ -59,7 +59,7 @@ class Engine:
         self.slab = Slab(Region.create("slab", settings.slab_mib * MIB))
         self.scheduler: Scheduler[Request] = scheduler or Scheduler(len(settings.devices))
         self.pool: Pool[Batch[Request]] = Pool(settings.devices)
-        self.workers = Workers(self.pool, executor, self)
+        self.workers = Workers(self.pool, executor, self, clock)
         self.door = Door()
         self.tokens = read_tokens(settings.tokens) if settings.tokens else None
         self.sessions: set[Session] = set()
@@ -386,6 +386,7 @@ class Engine:
             if why:
                 self.cut(session, why, now)
         self.workers.feed_idle()
+        self.workers.end_hung(now)
         owners = {session.owner.name for session in self.sessions}
         self._clients = {name: client for name, client in self._clients.items() if name in owners}
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)

@@ -5,6 +5,7 @@ Synchronous; `now` is an argument and no process is touched. The engine carries 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 from typing import Generic, TypeVar
@@ -78,7 +79,9 @@ class Worker(Generic[B]):
         "deaths",
         "device",
         "fruitless",
+        "hangs_at",
         "id",
+        "patience_s",
         "pid",
     )
 
@@ -93,6 +96,8 @@ class Worker(Generic[B]):
         self.batches = 0
         self.busy_since = 0.0
         self.busy_s = 0.0
+        self.patience_s = 0.0  # how long its batch may go without a sign of life
+        self.hangs_at = math.inf  # when that is over
         self.compute_us = 0
         self.deaths = 0
         self.fruitless = 0  # deaths in a row without a finished batch
@@ -127,15 +132,31 @@ class Pool(Generic[B]):
         worker.device = device
         self._becomes_idle(worker)
 
-    def run(self, worker: Worker[B], batch: B, now: float) -> int:
-        """The worker is given a batch; returns the batch's id."""
+    def run(self, worker: Worker[B], batch: B, now: float, patience_s: float = math.inf) -> int:
+        """The worker is given a batch, which hangs when it is not heard of for `patience_s`. Returns the batch's id."""
         self._idle.remove(worker)
         worker.condition = Condition.BUSY
         worker.batch = batch
         worker.busy_since = now
+        worker.patience_s = patience_s
+        worker.hangs_at = now + patience_s
         self._last_batch_id += 1
         worker.batch_id = self._last_batch_id
         return worker.batch_id
+
+    def heard(self, worker: Worker[B], now: float) -> None:
+        """Its batch goes on."""
+        worker.hangs_at = now + worker.patience_s
+
+    def hung(self, now: float) -> list[Worker[B]]:
+        """The workers whose batch hangs. One that waits for room in its arena waits for others."""
+        return [
+            worker
+            for worker in self.workers
+            if worker.condition is Condition.BUSY
+            and now > worker.hangs_at
+            and not (worker.arena is not None and worker.arena.starved)
+        ]
 
     def finished(self, worker: Worker[B], now: float) -> None:
         """Its batch is over, well or not."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from inferd import log
@@ -22,6 +23,12 @@ from inferd.wire import batch as b
 MAX_FREED_NUMBERS = 1024
 # Before memory for a process is asked for again, when there was none.
 NO_MEMORY_PAUSE_S = 1.0
+
+# A batch hangs when nothing has been heard of it for ten times what it takes, and at least so long. The first one of a
+# shape that the warm-up has not seen may compile for minutes.
+PATIENCE = 10.0
+LEAST_PATIENCE_S = 5.0
+FIRST_PATIENCE_S = 300.0
 
 Place = Worker[Batch[Request]]
 
@@ -57,7 +64,10 @@ class BatchEvents(Protocol):
 class Workers:
     """All worker processes: `pool` keeps the books, `executor` has the processes."""
 
-    def __init__(self, pool: Pool[Batch[Request]], executor: Executor, events: BatchEvents) -> None:
+    def __init__(
+        self, pool: Pool[Batch[Request]], executor: Executor, events: BatchEvents, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
         self._pool = pool
         self._executor = executor
         self._events = events
@@ -83,7 +93,8 @@ class Workers:
         """Gives the worker the batch."""
         arena = worker.arena
         assert arena is not None
-        batch_id = self._pool.run(worker, batch, now)
+        patience_s = max(LEAST_PATIENCE_S, PATIENCE * (batch.ends_at - now)) if batch.is_known else FIRST_PATIENCE_S
+        batch_id = self._pool.run(worker, batch, now, patience_s)
         freed = _take_freed(arena)
         packet = _pack(batch_id, batch, freed)
         while len(packet) > b.MAX_PACKET_BYTES:
@@ -94,8 +105,11 @@ class Workers:
 
     def feed(self, arena: Arena) -> None:
         """Gives a worker that waits for room what has been freed."""
-        if arena.freed and self._pool.workers[arena.worker].arena is arena:
-            arena.starved = False
+        worker = self._pool.workers[arena.worker]
+        if arena.freed and worker.arena is arena:
+            if arena.starved:
+                self._pool.heard(worker, self._clock())  # it has waited for others, and goes on now
+                arena.starved = False
             self._executor.send(arena.worker, b.pack(b.FREE, _take_freed(arena)))
 
     def feed_idle(self) -> None:
@@ -103,6 +117,16 @@ class Workers:
         for worker in self._pool.workers:
             if worker.condition is Condition.IDLE and worker.arena is not None:
                 self.feed(worker.arena)
+
+    def end_hung(self, now: float) -> None:
+        """Ends the workers whose batch hangs; they are replaced, and what they held is tried once more."""
+        for worker in self._pool.hung(now):
+            log.event(
+                "worker_hung", logging.ERROR, worker=worker.id, pid=worker.pid, for_s=round(now - worker.busy_since, 1)
+            )
+            self._events.count("workers_hung")
+            self._pool.condemn(worker)
+            self._executor.kill(worker.id)
 
     # ---- from workers (WorkerEvents)
 
@@ -114,6 +138,7 @@ class Workers:
         place = self._pool.workers[worker]
         if place.condition is Condition.ENDING:
             return  # its batch runs again elsewhere
+        self._pool.heard(place, self._clock())
         try:
             self._on_packet(place, message[0], message[1:])
         except Exception:

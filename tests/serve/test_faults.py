@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from inferd_client import Client, DeadlineExceeded, Unavailable
 
+from inferd.serve import workers
 from inferd.wire import frame as f
 from inferd.wire.messages import Infer
 from inferd.wire.tensor import layout
@@ -57,6 +58,42 @@ def test_a_worker_killed_mid_batch_is_replaced_and_its_requests_answered(tmp_pat
         os.kill(first, signal.SIGKILL)
         assert peer.outcomes(1) == {1: "RESULT"}
         assert daemon.ask(lambda: daemon.engine.pool.workers[0].pid) != first
+
+
+def test_a_worker_that_stands_still_is_ended_and_its_requests_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From outside: SIGSTOP. Nothing is heard of its batch, so it is ended, and its successor answers."""
+    monkeypatch.setattr(workers, "LEAST_PATIENCE_S", 0.5)
+    with running(tmp_path, double("Slow", seconds=0.01)) as daemon, RawPeer(daemon.url) as peer:
+        peer.infer(1, "slow", ONE, (1,))
+        assert peer.outcomes(1) == {1: "RESULT"}
+        first = daemon.ask(lambda: daemon.engine.pool.workers[0].pid)
+        os.kill(first, signal.SIGSTOP)
+        peer.infer(2, "slow", ONE, (1,))
+        assert peer.outcomes(1) == {2: "RESULT"}
+        assert daemon.ask(lambda: daemon.engine.pool.workers[0].pid) != first
+        assert daemon.ask(lambda: daemon.engine.counters["workers_hung"]) == 1
+        daemon.until(lambda: daemon.engine.slab.used_bytes == 0)
+
+
+def test_a_request_that_makes_the_model_hang_is_given_up_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs twice; those who were in its batch are answered, and so is who comes after it."""
+    monkeypatch.setattr(workers, "LEAST_PATIENCE_S", 0.5)
+    with running(tmp_path, double("Deadly", pause_s=0.02)) as daemon, Client(daemon.url) as client:
+
+        def ask(value: float) -> float | str:
+            try:
+                return float(client.infer("deadly", {"x": np.array([value], np.float32)})["y"][0])
+            except Unavailable as error:
+                return error.reason
+
+        numbers = [10.0, 11.0, 4.0, 12.0, 13.0]
+        with ThreadPoolExecutor(len(numbers)) as threads:
+            answers = list(threads.map(ask, numbers))
+        assert answers == [10.0, 11.0, "WORKER_LOST", 12.0, 13.0]
+        assert daemon.ask(lambda: daemon.engine.counters["workers_hung"]) == 2
+        assert ask(20.0) == 20.0
 
 
 def test_two_workers_share_the_work(tmp_path: Path) -> None:

@@ -77,3 +77,20 @@ def test_deaths_in_a_row_are_given_longer_pauses(arena: Region) -> None:
     pool.run(worker, "batch", 0.0)
     pool.finished(worker, 1.0)
     assert pool.died(worker)[1] == 0.0
+
+
+def test_a_batch_of_which_nothing_is_heard_hangs(arena: Region) -> None:
+    """After its patience; word from the worker begins it anew, and who waits for room in the arena does not hang."""
+    pool = ready_pool(arena, 1)
+    [worker] = pool.workers
+    assert pool.hung(1e9) == []
+    pool.run(worker, "batch", 0.0, 5.0)
+    assert pool.hung(4.9) == [] and pool.hung(5.1) == [worker]
+    pool.heard(worker, 4.0)
+    assert pool.hung(8.9) == [] and pool.hung(9.1) == [worker]
+    assert worker.arena is not None
+    worker.arena.starved = True
+    assert pool.hung(100.0) == []
+    worker.arena.starved = False
+    pool.condemn(worker)
+    assert pool.hung(100.0) == []
