@@ -1,13 +1,12 @@
-/** Builds the page into inferd/gateway/page/: one script, and what is served as it is. */
+/** Builds the page's one script into inferd/gateway/page/, where its HTML, CSS and icon are. */
 
 import { createHash } from "node:crypto";
-import { copyFile, mkdir, readFile, readdir } from "node:fs/promises";
+import { readFile, readdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = new URL("./", import.meta.url);
 const out = new URL("../../../inferd/gateway/page/", here);
-const AS_THEY_ARE = ["index.html", "app.css", "icon.svg"];
 
 /** What app.js is made of, in a fixed order. tests/gateway/test_page_is_built.py computes the same. */
 async function sources() {
@@ -22,7 +21,6 @@ async function sources() {
 const hash = createHash("sha256");
 for (const path of await sources()) hash.update(await readFile(new URL(`../${path}`, here)));
 
-await mkdir(out, { recursive: true });
 await build({
   entryPoints: [fileURLToPath(new URL("app.ts", here))],
   outfile: fileURLToPath(new URL("app.js", out)),
@@ -36,4 +34,3 @@ await build({
   legalComments: "none",
   charset: "utf8",
 });
-for (const name of AS_THEY_ARE) await copyFile(new URL(name, here), new URL(name, out));
