@@ -9,6 +9,7 @@ It owns the slab, the scheduler and the pool, which decide; here their decisions
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,8 +32,12 @@ from inferd.serve.tokens import read_tokens
 from inferd.serve.workers import Place, Workers
 from inferd.wire.frame import Limits
 from inferd.wire.messages import Infer, Message, with_timing
+from inferd.wire.values import pack_values
 
 HOUSEKEEPING_S = 1.0
+# A STATUS is made at most a hundred times a second, whoever asks how often: one who asked without end raised another's p50
+# from 7 to 252 ms.
+STATUS_S = 0.01
 # After so long in one turn of the loop the workers are looked at before the other sockets.
 LONG_TURN_S = 0.001
 # How much of the estimate of what writing a batch's answers takes is from the last batch.
@@ -71,6 +76,8 @@ class Engine:
         self._arriving_bytes = 0
         self._dirty: list[Session] = []
         self.started_at = time.time()
+        self._status = b""
+        self._status_until = -math.inf
         # What is kept of a request's time for its way: until the answers of its batch are written, and as long again,
         # which it may have lain unread while those of another batch were.
         self.margin_s = REPLY_MARGIN_S
@@ -397,9 +404,12 @@ class Engine:
         self.count("connections_cut")
         session.link.abort()
 
-    def status(self) -> dict[str, Any]:
-        """What is going on, for `inferd status`."""
-        return report.status(self)
+    def status(self, now: float) -> bytes:
+        """What is going on, for `inferd status`: packed values, as it was up to STATUS_S ago."""
+        if now >= self._status_until:
+            self._status = pack_values(report.status(self))
+            self._status_until = now + STATUS_S
+        return self._status
 
     async def drain(self, timeout_s: float) -> bool:
         """Takes no new work, finishes what is in flight; whether everything was answered in time."""

@@ -258,7 +258,7 @@ class Session:
         elif kind == f.PING:
             self.send(f.PONG, request_id=frame.request_id)
         elif kind == f.STATUS:
-            self.send(f.STATUS, request_id=frame.request_id, values=self.engine.status())
+            self.send(f.STATUS, request_id=frame.request_id, segment=self.engine.status(now))
         elif kind == f.HELLO:
             self._on_hello(frame)
 
@@ -294,7 +294,7 @@ class Session:
         }
         welcome = Welcome(f"inferd/{__version__}", limits, SUPPORTED_VERSION)
         models = [model.description for model in engine.door.models.values()]
-        self.send(f.WELCOME, welcome, values={"models": models})
+        self.send(f.WELCOME, welcome, segment=pack_values({"models": models}))
         if engine.draining:
             self.send(f.GOAWAY, GoAway())
 
@@ -315,11 +315,8 @@ class Session:
 
     # ---- frames out
 
-    def send(
-        self, kind: int, message: Message = BARE, request_id: int = 0, values: dict[str, object] | None = None
-    ) -> None:
-        """Puts a message into the outbox."""
-        segment = b"" if values is None else pack_values(values)
+    def send(self, kind: int, message: Message = BARE, request_id: int = 0, segment: bytes = b"") -> None:
+        """Puts a message into the outbox; `segment` is its packed values."""
         head = self.peer.send(
             kind,
             message,
