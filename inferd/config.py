@@ -130,10 +130,13 @@ class Settings:
 
     def check(self) -> None:
         """Raises ConfigError for settings that cannot work together."""
-        for address in (*self.listen, *([self.web] if self.web is not None else [])):
+        named = [(address, str(address)) for address in self.listen]
+        if self.web is not None:
+            named.append((self.web, web_url(self.web)))
+        for address, name in named:
             if not (address.is_loopback or self.tokens or self.insecure_no_auth):
                 raise ConfigError(
-                    f"{address} can be reached from other machines, and no tokens are asked for: anybody could use the "
+                    f"{name} can be reached from other machines, and no tokens are asked for: anybody could use the "
                     "models. Give --tokens FILE, or listen on 127.0.0.1 or a Unix socket and forward to it over SSH or "
                     "a proxy that authenticates; --insecure-no-auth if it shall be open to all who can reach it"
                 )

@@ -157,12 +157,14 @@ def serve(
     for package in ("torch", "uvloop"):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
-                f"serving needs {package}, which is not installed: pip install 'inferd[server]' "
+                f"serving needs {package}, which is not installed. In a checkout of inferd: pip install '.[server]' "
                 "(for a GPU, install the torch build that fits it first)"
             )
     for package in ("aiohttp", "prometheus_client") if given["web"] else ():
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"--web needs {package}, which is not installed: pip install 'inferd[web]'")
+            raise ConfigError(
+                f"--web needs {package}, which is not installed. In a checkout of inferd: pip install '.[web]'"
+            )
     settings = _settings(models, options, listen, given)
     settings.check()
     _run(settings, executor)

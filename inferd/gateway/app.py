@@ -125,7 +125,7 @@ class Gateway:
         except InferdError as error:
             response = failure(error)
         except web.HTTPException as error:
-            response = problem(error.status, error.text or error.reason, _allow(error))
+            response = problem(error.status, _sentence(error, request), _allow(error))
         except RequestPayloadError:
             response = problem(400, "the body cannot be read: its encoding is broken, or not known here")
         except Exception:
@@ -191,6 +191,15 @@ def _file(name: str) -> web.StreamResponse:
     if len(name) > MAX_FILE_NAME or not path.is_file():
         raise web.HTTPNotFound(text=f"there is no {name!r} here")
     return web.FileResponse(path, headers=PAGE_HEADERS)
+
+
+def _sentence(error: web.HTTPException, request: web.Request) -> str:
+    """What happened and what to do; aiohttp's own sentences say neither."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{request.method} is not what this address takes; it takes {', '.join(sorted(error.allowed_methods))}"
+    if isinstance(error, web.HTTPNotFound) and request.match_info.route.resource is None:
+        return "there is no such address; GET /v2 says what this server is, and docs/GATEWAY.md which addresses it has"
+    return error.text or error.reason
 
 
 def _allow(error: web.HTTPException) -> dict[str, str] | None:

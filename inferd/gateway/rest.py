@@ -141,12 +141,15 @@ async def _run(client: AsyncClient, request: web.Request, model: str, asked: Ask
     if timeout_ms is None:
         timeout_ms = DEFAULT_TIMEOUT_MS
     priority = asked.priority or request.headers.get("Inferd-Priority")
+    # The body's way here counts: it is the caller who waits.
+    left_ms = timeout_ms - (monotonic() - arrived) * 1000
+    if left_ms <= 0:
+        raise make("TIMEOUT", limit=f"{timeout_ms:g}", stage="still being read")
     call = client.infer_batch if asked.batch else client.infer
     return await call(
         model,
         asked.inputs,
-        # The body's way here counts: it is the caller who waits.
-        timeout_ms=timeout_ms - (monotonic() - arrived) * 1000,
+        timeout_ms=left_ms,
         priority=priority,
         supersede=asked.supersede,
         timing=asked.timing,

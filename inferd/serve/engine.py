@@ -35,8 +35,8 @@ from inferd.wire.messages import Infer, Message, with_timing
 from inferd.wire.values import pack_values
 
 HOUSEKEEPING_S = 1.0
-# A STATUS is made at most a hundred times a second, whoever asks how often: one who asked without end raised another's p50
-# from 7 to 252 ms.
+# A STATUS is made at most a hundred times a second, however often it is asked for: one who asked without end raised
+# another's p50 from 7 to 252 ms.
 STATUS_S = 0.01
 # After so long in one turn of the loop the workers are looked at before the other sockets.
 LONG_TURN_S = 0.001

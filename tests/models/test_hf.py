@@ -311,7 +311,7 @@ def test_a_worker_without_transformers_says_what_to_install(
     """By the name of the extra."""
     monkeypatch.setitem(sys.modules, "transformers", None)
     kind, *failure = Worker(ModelConfig.parse(f"hf:{folders['bert-tags']}")).first
-    assert kind == b.REFUSED and "pip install 'inferd[transformers]'" in b.LoadFailure(*failure).message
+    assert kind == b.REFUSED and "pip install transformers" in b.LoadFailure(*failure).message
 
 
 def test_a_folder_takes_no_arguments(folders: dict[str, Path]) -> None:

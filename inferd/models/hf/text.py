@@ -33,7 +33,8 @@ class TextModel(abc.ABC):
             import transformers  # noqa: F401
         except ImportError as error:
             raise refusal(
-                folder.path, "serving a Hugging Face folder needs transformers: pip install 'inferd[transformers]'"
+                folder.path,
+                "serving a Hugging Face folder needs transformers, which is not installed: pip install transformers",
             ) from error
         self.config = read_config(folder)
         self.tokenizer = Tokenizer(folder)
