@@ -9,8 +9,9 @@ help:           ## these verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 .venv/made: setup.cfg constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,web,dev]'
+	@echo "making .venv, with torch in it: this takes a minute, or a few"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,web,dev]'
 	@touch $@
 
 venv: .venv/made  ## the environment, in .venv

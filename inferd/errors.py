@@ -190,7 +190,8 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     "UNSUPPORTED_VERSION": (Unimplemented, "this server speaks protocol versions {expected}, you offered {actual}"),
     "TOKEN": (
         Unauthenticated,
-        "this server asks for a token, and {problem}; ask whoever runs it for one of the file given with --tokens",
+        "this server asks for a token, and {problem}; ask whoever runs it for one, and show it with token=… "
+        "or --token-file",
     ),
     "CLIENT_CANCELLED": (Cancelled, "the caller cancelled the request"),
     "SUPERSEDED": (Superseded, "a newer request with the same supersede key took its place"),

@@ -234,6 +234,8 @@ def _run(settings: Settings, executor: str) -> None:
 
 def _try_next(settings: Settings, addresses: list[Address]) -> str:
     url = "" if any(a.port == DEFAULT_PORT for a in addresses) else f" --url {addresses[0]}" if addresses else ""
+    if settings.tokens and not any(address.path for address in addresses):
+        url += " --token-file FILE"
     if any(model.name == "ner" for model in settings.models):
         return f'{command()} infer{url} ner "Ada Lovelace met Charles Babbage in London in 1833."'
     return f"{command()} models{url}"

@@ -54,7 +54,11 @@ class Folder:
     def __init__(self, folder: str) -> None:
         self.path = Path(folder)
         if not self.path.is_dir():
-            raise refusal(self.path, "is no folder; hf: is followed by the path of one, as save_pretrained writes it")
+            raise refusal(
+                self.path,
+                "is no folder; hf: is followed by the path of one, as save_pretrained writes it. "
+                "Nothing is downloaded: fetch a model first",
+            )
         self.pooling, self.normalize = "mean", False
         self.max_tokens, self.lower_case = 0, False
         modules = self._read("modules.json", list) if (self.path / "modules.json").exists() else []
