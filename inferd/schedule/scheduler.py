@@ -41,8 +41,8 @@ PROBE_AFTER = 4.0
 KINDNESS = 0.7
 # How many batches ahead admission looks; a request with time for more than that is let in.
 LOOK_AHEAD = 8
-# Whether a request is let in is worked out for one in so many of what a batch holds, and what was found holds for those
-# who come behind it and are like it, until the next batch: of 128 rows, 7 are not worked out.
+# What admission found for one request holds for a sixteenth of a batch like it, until the next batch: for seven more
+# where batches have 128 rows.
 ALIKE = 16
 # How long after a refusal a lane counts as overloaded, in budgets.
 OVERLOADED_FOR = 2.0
@@ -479,7 +479,12 @@ class Scheduler(Generic[T]):
         for ticket in batch.tickets:
             ticket.state = State.OVER
         self._ended(batch)
-        if seconds is not None and batch.tickets:
+        if seconds is not None:
+            self.learn(batch, seconds)
+
+    def learn(self, batch: Batch[T], seconds: float) -> None:
+        """The batch took so long. Apart from `settle`, because answers need not wait for it."""
+        if batch.tickets:
             key = batch.tickets[0].lane
             largest = self.known.ran(key, batch.rows, batch.tickets[0].max_rows, seconds)
             lane = self._lanes.get(key)

@@ -39,7 +39,7 @@ HOUSEKEEPING_S = 1.0
 # another's p50 from 7 to 252 ms.
 STATUS_S = 0.01
 # After so long in one turn of the loop the workers are looked at before the other sockets.
-LONG_TURN_S = 0.001
+LONG_TURN_S = 0.005
 # How much of the estimate of what writing a batch's answers takes is from the last batch.
 REPLY_GAIN = 0.1
 # What a worker finds wrong with a request's values, in sentences of the catalogue.
@@ -285,7 +285,7 @@ class Engine:
         if not more:
             # The device first: it has its next batch before the answers of this one are written.
             self.counters["batches"] += 1
-            self.scheduler.settle(batch, now, now - batch.started_at)
+            self.scheduler.settle(batch)
             self._next(worker, now)
         tickets = batch.tickets
         model = tickets[0].plan.model
@@ -325,6 +325,8 @@ class Engine:
         self._flush(now)
         self._reply_s += REPLY_GAIN * (self.clock() - now - self._reply_s)
         self.margin_s = REPLY_MARGIN_S + 2.0 * self._reply_s
+        if not more:
+            self.scheduler.learn(batch, now - batch.started_at)
 
     def _failed_alone(self, request: Request, reason: str, detail: str, now: float) -> None:
         model = request.plan.model.name
