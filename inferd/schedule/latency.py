@@ -27,6 +27,8 @@ ENOUGH = 8  # batches of a bucket before its own percentile is believed
 # A bucket's percentile lies between these; it is LIKELY while too little has been seen to tell.
 LEAST, LIKELY, MOST = 0.7, 0.95, 0.98
 TELLING = 32  # batches
+# Percentiles are worked out anew every so many batches: it takes as long as all the rest of what a batch teaches.
+LEVELS_EVERY = 8
 FORGETTING = 0.98
 # The ridge, as a share of the mean batch: sizes that vary by less than a quarter say little about the slope.
 RIDGE = 0.25
@@ -125,7 +127,7 @@ class Latency:
         self._fit(b, seconds)
         self.seen += 1
         bucket = self._keep(b, seconds)
-        if changed or self.seen % 4 == 0 or self.seen < 64:
+        if changed or self.seen % LEVELS_EVERY == 0 or self.seen < WINDOW:
             self._spread = self._over_the_line(self._all)
             self._levels = self._set_levels()
             window = self._windows[bucket]

@@ -283,10 +283,9 @@ class Engine:
         arena.used = arena_used
         worker.compute_us += compute_us
         if not more:
-            # The device first: it has its next batch before the answers of this one are written.
             self.counters["batches"] += 1
             self.scheduler.settle(batch)
-            self._next(worker, now)
+            self._next(worker, len(batch.tickets), now)
         tickets = batch.tickets
         model = tickets[0].plan.model
         meters = model.meters
@@ -355,7 +354,7 @@ class Engine:
             if guilty is not None:
                 self._failed_alone(guilty, reason, detail, now)
                 self._flush(now)
-        self._next(worker, now)
+        self._next(worker, len(batch.tickets), now)
 
     def _drop_unwanted(self, batch: Batch[Request]) -> None:
         for request in batch.tickets:
@@ -364,10 +363,17 @@ class Engine:
                 self._release(request)
         batch.tickets = [request for request in batch.tickets if request.session is not None]
 
-    def _next(self, worker: Place, now: float) -> None:
+    def _next(self, worker: Place, ran: int, now: float) -> None:
+        """The worker is free; its last batch had `ran` requests."""
         self.pool.finished(worker, now)
-        if self.scheduler.queued and not self._dispatching:
+        if self.scheduler.queued > ran:
+            # There is too much to do: the device has its next batch before the answers of this one are written.
             self._dispatch("freed")
+        elif self.scheduler.queued and not self._dispatching:
+            # At the end of this turn, as in `submit`: what is readable already joins the batch (64 callers on 64
+            # connections: batches of 31 instead of 22, and 25 µs of CPU a request instead of 30).
+            self._dispatching = True
+            self._loop.call_soon(self._dispatch, "freed")
 
     def _fail(self, request: Request, error: RequestError) -> None:
         self._release(request)

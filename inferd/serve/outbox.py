@@ -67,12 +67,13 @@ class Outbox:
         self.parts.append(data)
         self._waiting_bytes += len(data)
 
-    def push_from(self, arena: Arena, offset: int, nbytes: int) -> None:
-        """Bytes that lie in an arena. They are the worker's again as soon as they have left."""
+    def push_result(self, head: bytes, arena: Arena, offset: int, nbytes: int) -> None:
+        """`head`, and behind it bytes that lie in an arena. They are the worker's again as soon as they have left."""
+        self.parts.append(head)
+        self._waiting_bytes += len(head) + nbytes
         if not nbytes:
             return
         view = arena.view[offset : offset + nbytes]
-        self._waiting_bytes += nbytes
         if nbytes <= COPY_BYTES:
             # Joined with the others before this turn of the loop is over, so the worker may have it back.
             self.parts.append(view)

@@ -352,9 +352,8 @@ class Session:
         """The one answer of a request: its result, which lies in an arena."""
         self._forget(request)
         credits = self.window.credits
-        outbox = self.outbox
-        outbox.push(PREFIX.pack(MAGIC, VERSION, f.RESULT, flags, credits, len(header), nbytes, request.id) + header)
-        outbox.push_from(arena, offset, nbytes)
+        head = PREFIX.pack(MAGIC, VERSION, f.RESULT, flags, credits, len(header), nbytes, request.id) + header
+        self.outbox.push_result(head, arena, offset, nbytes)
 
     def flush(self, now: float) -> None:
         """Hands the outbox to the link. When it cannot take that, what waits here stays undone until it can."""
