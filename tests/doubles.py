@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -165,6 +166,28 @@ class Slow:
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         time.sleep(self.seconds)
         return {"y": batch["x"]}
+
+
+class Ahead:
+    """Answers with where the preprocess of each row ran and how often, after a while; some words are special."""
+
+    inputs = {"word": ("STRING", ())}
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.times: dict[str, int] = {}
+
+    def preprocess(self, word: str) -> tuple[str, str]:
+        if word == "wrong":
+            raise ValueError(word)
+        if word == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.times[word] = self.times.get(word, 0) + 1
+        return word, threading.current_thread().name
+
+    def forward(self, batch: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        time.sleep(self.seconds)
+        return [{"word": word, "thread": thread, "times": self.times[word]} for word, thread in batch]
 
 
 class Words:

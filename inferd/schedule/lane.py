@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Hashable
-from itertools import accumulate
+from collections.abc import Hashable, Iterator
+from itertools import accumulate, islice
 from typing import Generic, TypeVar
 
 from inferd.schedule.latency import BUCKETS, Latency
@@ -156,6 +156,10 @@ class Lane(Generic[T]):
         entries.clear()
         self._start = 0
         return None
+
+    def waiting(self) -> Iterator[T]:
+        """All that wait, in their order."""
+        return (entry[2] for entry in islice(self._entries, self._start, None) if entry[2].in_lane)
 
     def rows_before(self, key: float) -> float:
         """About how many rows wait with a smaller key; withdrawn ones not yet swept out are taken off in proportion."""

@@ -345,6 +345,26 @@ class Scheduler(Generic[T]):
             self._refuse_early(batch.lane, now, refused)
         return Taken(batch, late, refused)
 
+    def likely(self, at: float) -> list[T]:
+        """Who would be in the batch if a device were free at `at` and nobody else came. Nothing is decided by it."""
+        lane = self._first()
+        if lane is None or self._again:
+            return []
+        limit, least_s = lane.largest, lane.latency.plan(1)
+        chosen: list[T] = []
+        rows = 0
+        for ticket in lane.waiting():
+            if ticket.due is not None:
+                if ticket.due < at + least_s:
+                    continue  # too late by then
+                if not chosen:
+                    limit = min(limit, self._target(lane, ticket.due - at, at))
+            if chosen and (rows + ticket.rows > limit or len(chosen) == self._max_requests):
+                break
+            chosen.append(ticket)
+            rows += ticket.rows
+        return chosen
+
     def _refuse_early(self, lane: Lane[T], now: float, refused: list[T]) -> None:
         """Tells those whom the batch has left behind and who will be too late when it is done: now, not then."""
         free_at = now + KINDNESS * (min(batch.ends_at for batch in self._running) - now)
@@ -543,6 +563,14 @@ class Scheduler(Generic[T]):
             else:
                 self._run_again([Batch([ticket])])
         return given_up
+
+    def suspect(self, tickets: list[T]) -> None:
+        """A worker died while it prepared these, which wait: the guilty one may be among them, so each runs alone."""
+        for ticket in tickets:
+            if ticket.state is State.QUEUED and ticket.in_lane:
+                self._leaves(ticket, State.RUNNING)
+                ticket.losses += 1
+                self._run_again([Batch([ticket])])
 
     def cut(self, batch: Batch[T]) -> None:
         """The batch cannot be sent as it is: its second half runs in a batch of its own."""

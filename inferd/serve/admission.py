@@ -67,6 +67,7 @@ class Model:
         "name",
         "objective_s",
         "padding",
+        "preprocess_s",
         "ragged",
         "results",
         "rows",
@@ -91,6 +92,7 @@ class Model:
         self.latency = [(int(b), float(seconds)) for b, seconds in description.get("latency", ())]
         self.latency_elements: int = description.get("latency_elements", 1)
         self.batch_sizes: tuple[int, ...] = tuple(description.get("batch_sizes") or ())
+        self.preprocess_s = 0.0  # what its preprocess takes a row, as last seen; 0 if it has none
         self.results = 0
         self.rows = 0
         self.meters = Meters()

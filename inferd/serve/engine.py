@@ -252,6 +252,12 @@ class Engine:
             self._fail(request, make("WORKER_LOST"))
         self._flush(self.clock())
 
+    def likely(self, at: float) -> list[Request]:
+        return self.scheduler.likely(at)
+
+    def prepared_lost(self, requests: list[Request]) -> None:
+        self.scheduler.suspect(requests)
+
     def batch_done(self, worker: Place, message: list[Any]) -> None:
         batch = worker.batch
         assert batch is not None
@@ -273,6 +279,7 @@ class Engine:
         outcomes: list[int],
         failures: list[list[Any]],
         compute_us: int,
+        preprocess_us: float,
         padded: float,
         arena_used: int,
         more: bool,
@@ -289,6 +296,8 @@ class Engine:
         tickets = batch.tickets
         model = tickets[0].plan.model
         meters = model.meters
+        if preprocess_us:
+            model.preprocess_s = preprocess_us / 1e6
         if not more:
             meters.batch(batch.rows, compute_us / 1e6, padded)
         arrivals: list[float] = []

@@ -35,6 +35,9 @@ class Executor(Protocol):
     def send(self, worker: int, packet: bytes) -> None:
         """One packet to a worker. One that is gone says so with `on_exit`, not here."""
 
+    def prepare(self, worker: int, packet: bytes) -> None:
+        """A PREPARE packet to a worker. It may be lost: it only saves time."""
+
     def poll(self, worker: int) -> None:
         """Hands on what the worker has said already, before the loop comes to it."""
 

@@ -31,10 +31,11 @@ STATUS_TIMEOUT_S = 0.25
 class _Process:
     """One worker process, as this side knows it."""
 
-    __slots__ = ("channel", "patience", "pid", "pidfd", "status")
+    __slots__ = ("ahead", "channel", "patience", "pid", "pidfd", "status")
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, ahead: socket.socket) -> None:
         self.channel = channel
+        self.ahead = ahead  # for what it reads while a batch runs
         self.pid = 0
         self.pidfd = -1
         self.status = ""  # how it ended
@@ -75,11 +76,9 @@ class ProcessExecutor:
 
     def spawn(self, worker: int, device: str) -> Region:
         arena = Region.create(f"arena-{worker}", self._settings.arena_mib * MIB)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
-        ours.setblocking(False)
-        self._processes[worker] = _Process(ours)
+        ours, theirs = _channel()
+        our_ahead, their_ahead = _channel()
+        self._processes[worker] = _Process(ours, our_ahead)
         spec = {
             "worker": worker,
             "device": device,
@@ -94,8 +93,9 @@ class ProcessExecutor:
         }
         self._spawned.add(worker)
         try:
-            with theirs:
-                socket.send_fds(self._control, [b.pack_map(spec)], [theirs.fileno(), self._slab.fd, arena.fd])
+            with theirs, their_ahead:
+                fds = [theirs.fileno(), their_ahead.fileno(), self._slab.fd, arena.fd]
+                socket.send_fds(self._control, [b.pack_map(spec)], fds)
         except (BrokenPipeError, ConnectionResetError, BlockingIOError):
             # The fork server is gone or wedged: its end of file brings a new one, and this worker counts as lost.
             self._loop.call_soon(self._gone, worker)
@@ -195,6 +195,7 @@ class ProcessExecutor:
             process.patience.cancel()
         self._loop.remove_reader(process.channel)
         process.channel.close()
+        process.ahead.close()
         if process.pidfd >= 0:
             self._loop.remove_reader(process.pidfd)
             os.close(process.pidfd)
@@ -210,6 +211,14 @@ class ProcessExecutor:
             # One batch and a few packets of freed extents fit; a worker that lets them pile up is stuck.
             log.event("worker_channel_full", level=40, worker=worker)
             self.kill(worker)
+
+    def prepare(self, worker: int, packet: bytes) -> None:
+        process = self._processes.get(worker)
+        if process is not None:
+            try:
+                process.ahead.send(packet)
+            except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+                pass  # it is behind, or gone
 
     def kill(self, worker: int) -> None:
         process = self._processes.get(worker)
@@ -236,6 +245,15 @@ class ProcessExecutor:
         except subprocess.TimeoutExpired:
             self._fork_server.kill()
             self._fork_server.wait()
+
+
+def _channel() -> tuple[socket.socket, socket.socket]:
+    """Our end, which never waits, and the worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
+    ours.setblocking(False)
+    return ours, theirs
 
 
 def _wait_all(pidfds: list[int], timeout_s: float) -> None:

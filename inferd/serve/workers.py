@@ -14,6 +14,7 @@ from inferd import log
 from inferd.errors import DeviceUnavailable, ModelLoadError
 from inferd.memory import Region
 from inferd.schedule.scheduler import Batch
+from inferd.serve.ahead import Ahead, pack_requests
 from inferd.serve.executor import Executor
 from inferd.serve.pool import Arena, Condition, Pool, Worker
 from inferd.serve.session import Request
@@ -57,6 +58,12 @@ class BatchEvents(Protocol):
     def batch_lost(self, batch: Batch[Request]) -> None:
         """The worker died with the batch."""
 
+    def likely(self, at: float) -> list[Request]:
+        """Who would be in a batch that began at `at`."""
+
+    def prepared_lost(self, requests: list[Request]) -> None:
+        """A worker died that was preparing these, which wait."""
+
     def count(self, what: str) -> None:
         """One more of something worth knowing."""
 
@@ -71,6 +78,7 @@ class Workers:
         self._pool = pool
         self._executor = executor
         self._events = events
+        self._ahead = Ahead(executor, events.likely, clock)
         self._closing = False
 
     async def start(self, slab: Region) -> None:
@@ -93,15 +101,18 @@ class Workers:
         """Gives the worker the batch."""
         arena = worker.arena
         assert arena is not None
+        prepared = self._ahead.forget(worker.id)
         patience_s = max(LEAST_PATIENCE_S, PATIENCE * (batch.ends_at - now)) if batch.is_known else FIRST_PATIENCE_S
         batch_id = self._pool.run(worker, batch, now, patience_s)
         freed = _take_freed(arena)
-        packet = _pack(batch_id, batch, freed)
+        packet = _pack(batch_id, batch, freed, prepared)
         while len(packet) > b.MAX_PACKET_BYTES:
             # Only when many different tensor tables meet in one batch.
             self._events.batch_too_long(batch)
-            packet = _pack(batch_id, batch, freed)
+            packet = _pack(batch_id, batch, freed, prepared)
         self._executor.send(worker.id, packet)
+        if batch.tickets[0].plan.model.preprocess_s:
+            self._ahead.batch_began(worker, batch, now)
 
     def feed(self, arena: Arena) -> None:
         """Gives a worker that waits for room what has been freed."""
@@ -174,6 +185,7 @@ class Workers:
         lost = len(batch.tickets) if batch is not None else 0
         log.event("worker_lost", logging.ERROR, worker=worker, pid=pid, requests=lost, respawn_in_s=pause_s)
         self._events.count("workers_lost")
+        self._events.prepared_lost(list(self._ahead.forget(worker)))
         if batch is not None:
             self._events.batch_lost(batch)
         if not self._all_ready.done():
@@ -226,23 +238,10 @@ class Workers:
             self._all_ready.set_exception(kind(failure.message))
 
 
-def _pack(batch_id: int, batch: Batch[Request], freed: list[int]) -> bytes:
-    tables: list[Any] = []
-    positions: dict[int, int] = {}
-    numbers: list[int] = []
-    last = None
-    position = 0
-    for request in batch.tickets:
-        plan = request.plan
-        if plan is not last:
-            last = plan
-            known = positions.get(id(plan))
-            if known is None:
-                known = positions[id(plan)] = len(tables)
-                tables.append(plan.table)
-            position = known
-        numbers += (position, plan.rows, request.offset, request.nbytes, request.has_values)
-    return b.pack(b.RUN, batch_id, batch.tickets[0].plan.model.index, tables, numbers, freed)
+def _pack(batch_id: int, batch: Batch[Request], freed: list[int], prepared: dict[Request, int]) -> bytes:
+    tables, numbers = pack_requests(batch.tickets)
+    ahead = [prepared.get(request, -1) for request in batch.tickets] if prepared else []
+    return b.pack(b.RUN, batch_id, batch.tickets[0].plan.model.index, tables, numbers, freed, ahead)
 
 
 def _take_freed(arena: Arena) -> list[int]:

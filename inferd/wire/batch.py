@@ -5,22 +5,30 @@ and results never travel here: they lie in the slab and in the worker's arena, a
 under 64 KiB: one over about 208 KiB cannot be sent, and a short receive would cut it silently.
 
     loop → worker
-    RUN      batch, model, tables, requests, freed
+    RUN      batch, model, tables, requests, freed, prepared
     FREE     freed
     STOP
+
+    loop → worker, on a channel of their own, read while a batch runs
+    PREPARE  running, first, model, tables, requests
 
     worker → loop
     READY    device, models
     REFUSED  a LoadFailure
-    DONE     batch, heads, outcomes, failures, compute_us, padded, arena_used, more
+    DONE     batch, heads, outcomes, failures, compute_us, preprocess_us, padded, arena_used, more
     RAISED   batch, reason, detail
     STARVED  (the arena is full: send FREE when you can)
 
     requests   five numbers each: index of its table, rows, offset in the slab, payload bytes, 1 if it has values
     outcomes   five numbers each: index of its request, index of its head, offset in the arena, bytes, flags
     freed      two numbers each: offset in the arena, bytes
+    prepared   for each request its number among those that were prepared since the batch before, or -1; empty: none was
+    running    the batch behind which what is prepared may run
+    first      the number of the first of these requests among those that are prepared behind it
     heads      ready-made RESULT headers; the results of one batch mostly share one
     failures   (index of its request, reason, detail) for each that failed alone
+    preprocess_us  what preprocess took a row, of those whose turn it was in the batch itself; 0.0 if there were none,
+               or if a thread beside the batch would only take its core from it
     padded     the share of what the model computed that was padding, 0.0 to 1.0
     more       another DONE of the same batch follows: the results differ too much for one packet, or the arena is full
 """
@@ -31,7 +39,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-RUN, FREE, STOP = 1, 2, 3
+RUN, FREE, STOP, PREPARE = 1, 2, 3, 4
 READY, REFUSED, DONE, RAISED, STARVED = 11, 12, 13, 14, 15
 
 MAX_PACKET_BYTES = 64 * 1024
@@ -72,12 +80,14 @@ def pack_done(
     outcomes: list[int],
     failures: list[tuple[int, str, str]],
     compute_us: int,
+    preprocess_us: float,
     padded: float,
     arena_used: int,
     more: bool = False,
 ) -> list[bytes]:
     """The DONE packets of a batch: one, or as many as keep each under the limit when the results differ much."""
-    packet = pack(DONE, batch_id, heads, outcomes, failures, compute_us, padded, arena_used, more)
+    measured = compute_us, preprocess_us, padded, arena_used
+    packet = pack(DONE, batch_id, heads, outcomes, failures, *measured, more)
     if len(packet) <= MAX_PACKET_BYTES:
         return [packet]
     packets = []
@@ -86,10 +96,10 @@ def pack_done(
         numbers = outcomes[at : at + 3 * NUMBERS_PER_OUTCOME]
         own_heads = [heads[head] for head in numbers[1::NUMBERS_PER_OUTCOME]]
         numbers[1::NUMBERS_PER_OUTCOME] = range(len(own_heads))
-        packets.append(pack(DONE, batch_id, own_heads, numbers, [], compute_us, padded, arena_used, True))
+        packets.append(pack(DONE, batch_id, own_heads, numbers, [], *measured, True))
     for at in range(0, len(failures), 3):
-        packets.append(pack(DONE, batch_id, [], [], failures[at : at + 3], compute_us, padded, arena_used, True))
-    packets.append(pack(DONE, batch_id, [], [], [], compute_us, padded, arena_used, more))
+        packets.append(pack(DONE, batch_id, [], [], failures[at : at + 3], *measured, True))
+    packets.append(pack(DONE, batch_id, [], [], [], *measured, more))
     return packets
 
 

@@ -46,7 +46,7 @@ def serve(control: socket.socket) -> None:
     while True:
         for fd, _ in poll.poll():
             if fd == control.fileno():
-                packet, fds, _, _ = socket.recv_fds(control, MAX_SPEC_BYTES, 3)
+                packet, fds, _, _ = socket.recv_fds(control, MAX_SPEC_BYTES, 4)
                 if not packet:
                     return
                 spec = msgpack.unpackb(packet)
@@ -74,10 +74,10 @@ def _fork(control: socket.socket, fds: list[int], spec: dict[str, Any]) -> int:
     try:
         die_with_parent(parent)
         control.close()
-        channel = socket.socket(fileno=fds[0])
+        channel, ahead = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
         from inferd.work import worker
 
-        worker.main(channel, fds[1], fds[2], spec)
+        worker.main(channel, ahead, fds[2], fds[3], spec)
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 0

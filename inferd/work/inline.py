@@ -75,6 +75,9 @@ class InlineExecutor:
             for answer in runner.run(*message[1:]):
                 self._events.on_packet(worker, b.unpack(answer))
 
+    def prepare(self, worker: int, packet: bytes) -> None:
+        pass  # there is no time beside the batch: it runs in the loop
+
     def poll(self, worker: int) -> None:
         pass  # nothing waits: it is said when it is done
 

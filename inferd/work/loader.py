@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,6 +44,8 @@ class Served:
         self.name = name
         self.model = model
         self.preprocess: Callable[..., Any] | None = getattr(model, "preprocess", None)
+        # Held while it runs: it may run beside forward, but never twice at once.
+        self.preprocessing = threading.Lock()
         self.postprocess: Callable[[Any], Any] | None = getattr(model, "postprocess", None)
         self.max_batch_size: int = getattr(model, "max_batch_size", DEFAULT_MAX_BATCH_SIZE)
         self.example: Mapping[str, Any] | None = getattr(model, "example", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import time
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,16 @@ class Failure:
 class Run:
     """One batch on its way through the model."""
 
-    def __init__(self, runner: Runner, served: Served, tables: list[inputs.Table], requests: Requests) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        served: Served,
+        tables: list[inputs.Table],
+        requests: Requests,
+        prepared: dict[int, list[Any]] | None = None,
+    ) -> None:
         self._runner = runner
+        self._prepared = prepared or {}
         self._slab = runner._slab
         self._arena = runner._arena
         self._served = served
@@ -59,6 +68,9 @@ class Run:
         self.padding = Padding()
         # Elements that requests brought, and elements that were computed, of what was padded.
         self._real = self._computed = 0.0
+        self._preprocess_s = 0.0
+        self._preprocessed = 0  # rows
+        self.overlaps = True  # whether preprocess beside it would have cost it nothing
 
     def compute(self) -> None:
         """Runs the batch, and notices when the model writes into what it was given: its inputs lie where the loop
@@ -138,7 +150,7 @@ class Run:
         alone = not any(requests.rows)
         rows = len(requests) if alone else sum(requests.items())
         if served.by_row:
-            self._write_results(members, requests, self.results(batch, rows))
+            self._write_results(members, requests, self.results(batch, rows, self._ready(members, requests)))
             return
         found = self.columns(batch, rows)
         if isinstance(found, list):
@@ -219,26 +231,30 @@ class Run:
                 batch = {name: rows_of.each(column, torch.Tensor.clone) for name, column in batch.items()}
         return served.forward(batch)
 
-    def results(self, batch: dict[str, Any], rows: int) -> list[Any]:
-        """A result for each row: an exception where that row alone failed."""
+    def results(self, batch: dict[str, Any], rows: int, ready: dict[int, Any]) -> list[Any]:
+        """A result for each row: an exception where that row alone failed. `ready`: rows whose preprocess has run."""
         served = self._served
         results: list[Any] = [None] * rows
         if served.preprocess is None:
             self._spread(results, range(rows), self.columns(batch, rows))
         else:
-            prepared: dict[Any, list[int]] = {}
             items: list[Any] = [None] * rows
-            for row in range(rows):
-                one = {name: column[row] for name, column in batch.items()}
-                if served.writes_inputs:
-                    one = {name: v.clone() if isinstance(v, torch.Tensor) else v for name, v in one.items()}
-                try:
-                    items[row] = served.preprocess(**one)
-                except Exception as error:
-                    results[row] = Failure(self._runner.reason(error, "INPUT_REJECTED"), detail_of(error))
-                else:
-                    prepared.setdefault(rows_of.kind(items[row], served), []).append(row)
-            for kind, members in prepared.items():
+            kinds: dict[Any, list[int]] = {}
+            with served.preprocessing:
+                started = time.perf_counter()
+                for row in range(rows):
+                    if row in ready:
+                        items[row] = ready[row]
+                    else:
+                        self._preprocessed += 1
+                        try:
+                            items[row] = served.preprocess(**self._row(batch, row, served.writes_inputs))
+                        except Exception as error:
+                            results[row] = Failure(self._runner.reason(error, "INPUT_REJECTED"), detail_of(error))
+                            continue
+                    kinds.setdefault(rows_of.kind(items[row], served), []).append(row)
+                self._preprocess_s += time.perf_counter() - started
+            for kind, members in kinds.items():
                 self.padding = Padding()
                 chosen = [items[row] for row in members]
                 collated = chosen if kind is None else rows_of.collate(chosen, served, self.padding)
@@ -251,6 +267,38 @@ class Run:
                     except Exception as error:
                         results[row] = Failure(self._runner.reason(error), detail_of(error))
         return results
+
+    @staticmethod
+    def _row(batch: dict[str, Any], row: int, own: bool) -> dict[str, Any]:
+        """One row's inputs; `own`: copies, which preprocess may write into."""
+        one = {name: column[row] for name, column in batch.items()}
+        if own:
+            return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in one.items()}
+        return one
+
+    def _ready(self, members: Sequence[int], requests: Requests) -> dict[int, Any]:
+        """The rows of these requests that were prepared ahead."""
+        ready: dict[int, Any] = {}
+        if self._prepared:
+            start = 0
+            for index, items in zip(members, requests.items(), strict=True):
+                ready.update(enumerate(self._prepared.get(index, ()), start))
+                start += items
+        return ready
+
+    def prepare(self, index: int) -> list[Any]:
+        """What preprocess makes of each row of one request. Raises what it raises."""
+        served = self._served
+        assert served.preprocess is not None
+        values = {} if not (served.takes_values or self._requests.has_values[index]) else self._values(index)
+        batch = inputs.batch_of(
+            self._slab, self._tables, self._requests.chosen([index]), served.variable, None, self.padding
+        )
+        batch.update((name, self._column(name, [index], {index: values})) for name in values)
+        # Copies: what this writes into the slab would be taken for the doing of the batch that runs.
+        rows = range(self._requests.rows[index] or 1)
+        with served.preprocessing:
+            return [served.preprocess(**self._row(batch, row, own=True)) for row in rows]
 
     def _spread(self, results: list[Any], members: Sequence[int], found: dict[str, Any] | list[Any]) -> None:
         if isinstance(found, list):
@@ -374,8 +422,19 @@ class Run:
     def take_finished(self, batch_id: int, compute_us: int = 0, more: bool = False) -> list[bytes]:
         """The packets that say what is finished and has not been said yet."""
         padded = round(1 - self._real / self._computed, 3) if self._computed else 0.0
+        preprocess_us = 0.0
+        if self._preprocessed and self.overlaps:
+            preprocess_us = self._preprocess_s / self._preprocessed * 1e6
         packets = b.pack_done(
-            batch_id, self.heads, self.outcomes, self.failures, compute_us, padded, self._arena.extents.used, more
+            batch_id,
+            self.heads,
+            self.outcomes,
+            self.failures,
+            compute_us,
+            preprocess_us,
+            padded,
+            self._arena.extents.used,
+            more,
         )
         self.heads, self.outcomes, self.failures, self._written = [], [], [], []
         return packets

@@ -21,10 +21,14 @@ from inferd.wire import batch as b
 from inferd.wire.tensor import Spec
 from inferd.work import device as devices
 from inferd.work import inputs, outputs, warmup
+from inferd.work.ahead import Ahead
 from inferd.work.inputs import Requests
 from inferd.work.loader import Served, definition, load_model, location, location_in
 from inferd.work.outputs import Arena, OutputError
 from inferd.work.run import Failure, Run, detail_of
+
+# A batch that computed for so much of its time had its core to itself, and left nothing for a thread beside it.
+BUSY = 0.5
 
 # A dimension of an output, and how much of it each row keeps.
 Cut = tuple[int, list[int]]
@@ -48,6 +52,7 @@ class Runner:
         self._arena_region = arena
         self._wait_for_room = wait_for_room
         self._models: list[Served] = []
+        self.ahead = Ahead()
 
     def load(self, configs: list[ModelConfig], warm_up: bool = True) -> bytes:
         """Loads everything; the READY packet, or the REFUSED packet that says why not.
@@ -98,15 +103,32 @@ class Runner:
 
     # ---- one batch
 
+    @property
+    def preprocesses(self) -> bool:
+        """Whether any of its models has a preprocess, which can run ahead of the device."""
+        return any(served.preprocess is not None for served in self._models)
+
+    def trial_run(self, model_index: int, tables: list[Any], numbers: list[int]) -> Run:
+        """A batch that is not run: to prepare its requests."""
+        return Run(self, self._models[model_index], inputs.parse_tables(tables), Requests.parse(numbers))
+
     def run(
-        self, batch_id: int, model_index: int, tables: list[Any], numbers: list[int], freed: list[int]
+        self,
+        batch_id: int,
+        model_index: int,
+        tables: list[Any],
+        numbers: list[int],
+        freed: list[int],
+        prepared: list[int],
     ) -> list[bytes]:
         """The DONE or RAISED packets for a batch, mostly one. Raises DeviceBroken."""
         started = time.perf_counter()
         if freed:
             self._arena.give_back(freed)
         served = self._models[model_index]
-        run = Run(self, served, inputs.parse_tables(tables), Requests.parse(numbers))
+        ready = self.ahead.begin(batch_id, prepared)
+        cpu_started = time.thread_time() if served.preprocess is not None else 0.0
+        run = Run(self, served, inputs.parse_tables(tables), Requests.parse(numbers), ready)
         self._arena.wait = lambda: self._wait_for_room(run.take_finished(batch_id, more=True))
         try:
             if torch.is_inference_mode_enabled():  # a worker enters it once: entering costs a tenth of a small batch
@@ -123,7 +145,12 @@ class Runner:
                 return [b.pack(b.RAISED, batch_id, reason, detail_of(error))]
             # The inputs are no longer what the callers sent, so nothing of this batch can be tried again.
             run.fail_all(reason, detail_of(error))
-        return run.take_finished(batch_id, round((time.perf_counter() - started) * 1e6))
+        took_s = time.perf_counter() - started
+        if served.preprocess is not None and self.device.type == "cpu":
+            # Where the model computes on this thread's core, another thread takes what it needs (`ner`, 16 callers: 6 %
+            # fewer answers, measured).
+            run.overlaps = time.thread_time() - cpu_started < BUSY * took_s
+        return run.take_finished(batch_id, round(took_s * 1e6))
 
     def reason(self, error: BaseException, otherwise: str = "MODEL_FAILED") -> str:
         """What the log and the caller are told of an exception of the model's. Raises DeviceBroken."""
@@ -154,7 +181,7 @@ class Runner:
             served.takes_values = bool(kept)
         run = Run(self, served, [], Requests.parse([]))
         with torch.inference_mode():
-            [result] = run.results(warmup.batch_of(served, served.example, 1), 1)
+            [result] = run.results(warmup.batch_of(served, served.example, 1), 1, {})
         if isinstance(result, Failure):
             said = result.detail.strip().rpartition("\n")[2]
             failure = ModelLoadError(f"model {served.name!r} fails on its own example: {said}")
@@ -181,7 +208,7 @@ class Runner:
             try:
                 with torch.inference_mode():
                     if served.by_row:
-                        failed = next((r for r in run.results(batch, rows) if isinstance(r, Failure)), None)
+                        failed = next((r for r in run.results(batch, rows, {}) if isinstance(r, Failure)), None)
                         if failed is not None:
                             raise RuntimeError(failed.detail)
                     else:

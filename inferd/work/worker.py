@@ -17,6 +17,7 @@ from inferd import log
 from inferd.config import ModelConfig
 from inferd.memory import Region
 from inferd.wire import batch as b
+from inferd.work import ahead
 from inferd.work.runner import DeviceBroken, Runner
 
 # Exit statuses that say why a worker went, for the log.
@@ -48,7 +49,9 @@ class Channel:
             raise SystemExit(0) from None
 
 
-def main(channel: socket.socket, slab_fd: int, arena_fd: int, spec: dict[str, Any]) -> None:
+def main(
+    channel: socket.socket, ahead_channel: socket.socket, slab_fd: int, arena_fd: int, spec: dict[str, Any]
+) -> None:
     """Serves one worker's life. `spec` is what the pool asked the fork server for."""
     log.set_up(spec["log_format"], spec["log_level"])
     torch.set_num_threads(spec["threads"])
@@ -73,6 +76,8 @@ def main(channel: socket.socket, slab_fd: int, arena_fd: int, spec: dict[str, An
     link.send(first)
     if b.unpack(first)[0] == b.REFUSED:
         raise SystemExit(EXIT_REFUSED)
+    if runner.preprocesses:
+        ahead.start(runner, ahead_channel)
     with torch.inference_mode():
         _serve(link, runner)
 

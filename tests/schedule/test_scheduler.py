@@ -216,3 +216,25 @@ def test_every_ticket_has_one_end_whatever_happens() -> None:
                 end(one)
         assert scheduler.queued == 0, seed
         assert all(ends.get(one) == 1 for one in tickets), seed
+
+
+def test_who_is_likely_to_be_next_is_who_is_taken() -> None:
+    """And asking decides nothing: the first lane's tickets in their order, up to a batch, without those too late."""
+    scheduler: Scheduler[Ticket] = Scheduler()
+    running = submitted(scheduler, [ticket()])
+    assert taken(scheduler) == running
+    late = ticket("b", due=1.0, max_rows=2)
+    others = [ticket("b", due=5.0 + n, max_rows=2) for n in range(3)]
+    submitted(scheduler, [late, *others, ticket("a", due=9.0)])
+    assert scheduler.likely(2.0) == others[:2]
+    assert scheduler.likely(2.0) == others[:2] and scheduler.queued == 5
+
+
+def test_who_was_prepared_by_a_worker_that_died_runs_alone() -> None:
+    """One of them may be why it died; a second death is no coincidence."""
+    scheduler: Scheduler[Ticket] = Scheduler()
+    prepared = submitted(scheduler, [ticket(), ticket()])
+    other = submitted(scheduler, [ticket()])
+    scheduler.suspect([*prepared, ticket()])  # one of them has gone since
+    assert [taken(scheduler) for _ in range(2)] == [prepared[:1], prepared[1:]]
+    assert taken(scheduler) == other and scheduler.queued == 0

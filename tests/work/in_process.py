@@ -56,15 +56,19 @@ class Worker:
         self.models: dict[str, dict[str, Any]] = {}
         if self.first[0] == b.READY:
             self.models = {model["name"]: model for model in self.first[2]}
-        self.padded = 0.0
+        self.batches = 0
+        self.padded = self.preprocess_us = 0.0
         self.raised = ""
 
     def _full(self, finished: list[bytes]) -> None:
         raise AssertionError("the arena of a test is large enough")
 
-    def ask(self, model: str, *asks: Ask, order: list[int] | None = None, gap: int = 0) -> list[Any]:
+    def ask(
+        self, model: str, *asks: Ask, order: list[int] | None = None, gap: int = 0, ahead: tuple[int, ...] = ()
+    ) -> list[Any]:
         """The answers of one batch: a dict each, or a Failed. `order` is in which the payloads lie in the slab, `gap`
-        how many bytes apart. When the batch raised the list is empty and `raised` has the reason."""
+        how many bytes apart; `ahead` are prepared before the batch begins. When the batch raised the list is empty and
+        `raised` has the reason."""
         tables: list[Any] = []
         offsets = [0] * len(asks)
         at = 0
@@ -80,7 +84,12 @@ class Worker:
                 tables.append(table)
             numbers += (tables.index(table), ask.rows, offset, len(payload), bool(ask.values))
         position = list(self.models).index(model)
-        packet = b.unpack(b.pack(b.RUN, 1, position, tables, numbers, []))
+        if ahead:
+            chosen = [number for index in ahead for number in numbers[5 * index : 5 * index + 5]]
+            self.runner.ahead.prepare(self.runner, self.batches, 0, position, tables, chosen)
+        prepared = [ahead.index(index) if index in ahead else -1 for index in range(len(asks))] if ahead else []
+        self.batches += 1
+        packet = b.unpack(b.pack(b.RUN, self.batches, position, tables, numbers, [], prepared))
         return self._answers([b.unpack(answer) for answer in self.runner.run(*packet[1:])], len(asks))
 
     def _answers(self, packets: list[list[Any]], count: int) -> list[Any]:
@@ -91,7 +100,7 @@ class Worker:
             if packet[0] == b.RAISED:
                 self.raised = packet[2]
                 return []
-            _, _, heads, outcomes, failures, _, self.padded, _, _ = packet
+            _, _, heads, outcomes, failures, _, self.preprocess_us, self.padded, _, _ = packet
             for at in range(0, len(outcomes), b.NUMBERS_PER_OUTCOME):
                 index, head, offset, nbytes, flags = outcomes[at : at + b.NUMBERS_PER_OUTCOME]
                 assert answers[index] is None
