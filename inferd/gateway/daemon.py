@@ -25,7 +25,8 @@ class ProxyClient(AsyncClient):
 
     def __init__(self, url: str, caller: str, token: str) -> None:
         self._caller = caller
-        super().__init__(url, token=token or None)
+        # The caller's token and no other: not one from the environment. And it is the caller's to try again.
+        super().__init__(url, token=token, max_retries=0)
 
     def _hello(self, token: str | None) -> Hello:
         hello = super()._hello(token)
@@ -41,13 +42,21 @@ class _Entry:
 
 
 class Callers:
-    """The connections by caller, the longest idle first to go. `own` is the gateway's, for asking in nobody's name."""
+    """The connections by caller, the longest idle first to go. `own` is the gateway's, for asking in nobody's name with
+    its own token; `asks_for_tokens` says that callers need one of theirs."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, asks_for_tokens: bool) -> None:
         self._url = url
-        self._asks_for_tokens = bool(token)
+        self._asks_for_tokens = asks_for_tokens
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._leaving: list[_Entry] = []  # of settings that are past; closed when nobody uses them
         self.own = ProxyClient(url, "", token)
+
+    def reloaded(self, asks_for_tokens: bool) -> None:
+        """Whoever asks from now on shows his token anew: the connections were made for those that held before."""
+        self._asks_for_tokens = asks_for_tokens
+        self._leaving += self._entries.values()
+        self._entries.clear()
 
     @asynccontextmanager
     async def client(self, caller: str, token: str) -> AsyncIterator[AsyncClient]:
@@ -83,7 +92,11 @@ class Callers:
         await self._entries.pop(idle).client.close()
 
     async def sweep(self, now: float) -> None:
-        """Closes what nobody has used for a while."""
+        """Closes what nobody has used for a while, and what nobody uses any more."""
+        left = [entry for entry in self._leaving if not entry.users]
+        self._leaving = [entry for entry in self._leaving if entry.users]
+        for entry in left:
+            await entry.client.close()
         for key, entry in list(self._entries.items()):
             if not entry.users and now - entry.idle_since > IDLE_S:
                 del self._entries[key]
@@ -91,5 +104,5 @@ class Callers:
 
     async def close(self) -> None:
         """Closes all of them."""
-        clients = [self.own, *(entry.client for entry in self._entries.values())]
+        clients = [self.own, *(entry.client for entry in (*self._entries.values(), *self._leaving))]
         await asyncio.gather(*(client.close() for client in clients))

@@ -86,7 +86,7 @@ class Background:
         return not self._thread.is_alive()
 
     def result(self) -> Any:
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the call did not end"
         if self._error is not None:
             raise self._error

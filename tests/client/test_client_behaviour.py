@@ -96,7 +96,7 @@ def test_errors(client: Any) -> None:
         client.infer("crash", {})
     with pytest.raises(ResourceExhausted) as caught:
         client.infer("refuse", {"reason": "SLAB_FULL", "fields": {}})
-    assert caught.value.reason == "SLAB_FULL" and caught.value.retryable and caught.value.request_id == 3
+    assert caught.value.reason == "SLAB_FULL" and caught.value.retryable and caught.value.request_id == 5
     with pytest.raises(InvalidArgument, match="timeout_ms"):
         client.infer("echo", {}, timeout_ms=float("nan"))
 
@@ -450,7 +450,8 @@ def test_goaway_while_nobody_waits(client: Any, server: FakeServer) -> None:
 
 
 def test_the_connection_is_lost(client: Any, server: FakeServer, held: Held) -> None:
-    calls = [start(client, "held", {"n": n}) for n in range(5)]
+    impatient = client.with_options(max_retries=0)
+    calls = [start(impatient, "held", {"n": n}) for n in range(5)]
     server.wait_for(lambda s: len(s.requests) == 5)
     server.drop()
     for call in calls:
@@ -462,17 +463,20 @@ def test_the_connection_is_lost(client: Any, server: FakeServer, held: Held) -> 
 
 
 def test_the_server_is_gone_and_comes_back(client: Any, server: FakeServer) -> None:
+    """Calls wait for it, as long as they have time, and say what for; those that shall not wait are told at once."""
     client.infer("echo", {})
+    impatient = client.with_options(max_retries=0)
     server.stop()
     with pytest.raises(Unavailable) as caught:
-        client.infer("echo", {})
+        impatient.infer("echo", {})
     assert caught.value.reason in ("CONNECT_FAILED", "CONNECTION_LOST")
     with pytest.raises(Unavailable) as caught:
-        client.infer("echo", {})
+        impatient.infer("echo", {})
     assert caught.value.reason == "CONNECT_FAILED" and server.url in str(caught.value)
-    with pytest.raises(DeadlineExceeded) as late:
-        client.wait_ready(timeout_ms=50)
-    assert isinstance(late.value.__cause__, Unavailable)
+    for wait in (lambda: client.wait_ready(timeout_ms=50), lambda: client.infer("echo", {}, timeout_ms=50)):
+        with pytest.raises(DeadlineExceeded, match="waiting for a connection") as late:
+            wait()
+        assert isinstance(late.value.__cause__, Unavailable) and server.url in str(late.value)
     ready = Background(lambda: client.wait_ready(timeout_ms=15_000))
     server.start()
     ready.result()

@@ -473,6 +473,73 @@ def test_goaway_moves_what_was_not_sent() -> None:
     assert link.conversation.idle
 
 
+def test_what_crossed_goaway_is_moved() -> None:
+    """The connection ends after GOAWAY: what is unanswered was not read, or given up. It is moved, with the error for
+    those who do not send it elsewhere."""
+    link = Link()
+    calls = [link.call() for _ in range(3)]
+    ping = Call(f.PING, 101.0, 1000)
+    link.conversation.open(ping)
+    link.start(ping)
+    link.say(f.GOAWAY, GoAway())
+    link.result(calls[0].id, text="finished")
+    assert link.woken() == [calls[0]]
+    link.conversation.lost()
+    assert [call.state for call in (*calls, ping)] == [DONE, MOVED, MOVED, MOVED]
+    assert link.woken() == [*calls[1:], ping] and link.conversation.idle
+    with pytest.raises(Unavailable, match="was lost before the answer") as caught:
+        calls[1].answer()
+    assert caught.value.request_id == calls[1].id
+
+
+def test_draining_is_as_good_as_goaway() -> None:
+    """The call that is refused with it is moved, with those that wait; what is in flight is finished here."""
+    link = Link(credits=2)
+    first, second, waiting = link.call(), link.call(), link.call()
+    link.say(f.ERROR, Error.of(make("DRAINING")), second.id)
+    assert (first.state, second.state, waiting.state) == (SENT, MOVED, MOVED)
+    assert link.woken() == [second, waiting] and not link.conversation.usable
+    assert isinstance(second.error, Unavailable) and second.error.reason == "DRAINING" and waiting.error is None
+    link.result(first.id, text="finished")
+    assert first.answer() == {"text": "finished"}
+
+
+def test_a_call_that_moved_is_as_good_as_new() -> None:
+    """It keeps its deadline; on the new connection it has an id of its own."""
+    old, new = Link(), Link()
+    new.call()
+    call = old.call(deadline=101.0)
+    old.say(f.ERROR, Error.of(make("DRAINING")), call.id)
+    call.again()
+    new.conversation.open(call)
+    new.start(call, now=100.75)
+    message = new.frames[-1].message
+    assert (call.state, call.id, call.error) == (SENT, 2, None) and isinstance(message, Infer)
+    assert message.deadline_ms == 250
+    new.result(call.id, text="x")
+    assert call.answer() == {"text": "x"}
+
+
+@pytest.mark.parametrize("state", [WAITING, GRANTED, SENT])
+def test_a_call_that_another_takes_back(state: int) -> None:
+    """It is over at once, in whatever state; where it was sent the server is told. Others' calls are left alone."""
+    link, elsewhere = Link(credits=1), Link(credits=1)
+    before = link.call() if state == WAITING else None
+    call = make_call()
+    link.conversation.open(call)
+    if state == SENT:
+        link.start(call)
+    assert call.state == state
+    elsewhere.conversation.cancel(call)
+    assert call.state == state
+    link.conversation.cancel(call)
+    assert link.woken() == [call] and call.state == DONE and isinstance(call.error, Cancelled)
+    link.flush()
+    assert (f.CANCEL in [frame.type for frame in link.frames]) == (state == SENT)
+    link.conversation.cancel(call)
+    assert link.woken() == [] and (before is None or before.state == SENT)
+
+
 def test_ping_is_answered_with_its_id() -> None:
     link = Link()
     link.say(f.PING, request_id=77)

@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import inferd_client
 import pytest
@@ -61,9 +63,15 @@ def public(cls: type) -> dict[str, inspect.Signature]:
 
 
 def test_both_clients_have_the_same_face() -> None:
-    assert public(Client) == public(AsyncClient)
-    waiting = {name for name in public(Client) if inspect.iscoroutinefunction(getattr(AsyncClient, name))}
-    assert public(Client).keys() - waiting == {"__init__", "with_options"}
+    sync, asynchronous = public(Client), public(AsyncClient)
+    streams = sync.pop("stream"), asynchronous.pop("stream")
+    assert sync == asynchronous
+    # What a stream takes and returns may be asynchronous, which is another type.
+    faces = [[(p.name, p.kind, p.default) for p in stream.parameters.values()] for stream in streams]
+    assert faces[0] == faces[1]
+    assert inspect.isgeneratorfunction(Client.stream) and inspect.isasyncgenfunction(AsyncClient.stream)
+    waiting = {name for name in sync if inspect.iscoroutinefunction(getattr(AsyncClient, name))}
+    assert sync.keys() - waiting == {"__init__", "with_options"}
     for cls in (Client, AsyncClient):
         assert all(getattr(cls, name).__doc__ for name in public(cls) if name != "__init__")
 
@@ -84,7 +92,10 @@ def test_where_it_connects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERD_URL", "inferd+unix:///run/inferd.sock")
     assert repr(AsyncClient()) == "AsyncClient('inferd+unix:///run/inferd.sock')"
     assert repr(Client("inferd://[::1]")) == "Client('inferd://[::1]:7433')"
-    assert repr(Client("inferd://name:secret@host").with_options(timeout_ms=1)) == "Client('inferd://host:7433')"
+    assert repr(Client("inferd://host", token="secret").with_options(timeout_ms=1)) == "Client('inferd://host:7433')"
+    assert repr(Client("inferd://a,b:1,inferd+unix:///x,y,inferd://c")) == (
+        "Client('inferd://a:7433,inferd://b:1,inferd+unix:///x,y,inferd://c:7433')"
+    )
 
 
 @pytest.mark.parametrize("cls", [Client, AsyncClient])
@@ -242,6 +253,44 @@ def test_the_role_of_the_receiver_is_handed_on(held: Held) -> None:
         for thread in threads:
             thread.join(20)
         assert sorted(results) == list(range(8))  # type: ignore[type-var]
+
+
+def test_the_fixture_for_users(tmp_path: Path) -> None:
+    """A project's tests ask for `inferd_server`, and a client without a URL finds it."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["inferd_client.pytest_plugin"]')
+    (tmp_path / "test_it.py").write_text(
+        "from inferd_client import Client\n"
+        "def test_it(inferd_server):\n"
+        "    inferd_server.models['shout'] = lambda inputs: {'text': inputs['text'].upper()}\n"
+        "    with Client() as client:\n"
+        "        assert client.infer('shout', {'text': 'ada'}) == {'text': 'ADA'}\n"
+        "    assert inferd_server.requests[0].inputs == {'text': 'ada'}\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_fork_while_it_connects(held: Held) -> None:
+    """The child of a process with a thread in the middle of connecting is not stuck with its locks."""
+    program = """
+import os, sys, threading
+from inferd_client import Client
+client = Client(sys.argv[1] + "," + sys.argv[2], connect_timeout_ms=60_000)
+threading.Thread(target=lambda: client.infer("held", {}), daemon=True).start()
+client.infer("echo", {})
+for _ in range(5):
+    if (child := os.fork()) == 0:
+        os._exit(0 if client.infer("echo", {"n": 2}, timeout_ms=20_000) == {"n": 2} else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert client.infer("echo", {"n": 1}) == {"n": 1}
+"""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        FakeServer({"echo": lambda inputs: inputs, "held": held}) as server,
+    ):
+        run_python(program, server.url, f"inferd://127.0.0.1:{silent.getsockname()[1]}")
+        held.release.set()
 
 
 def test_the_fake_servers_socket_file_goes_away(tmp_path: object) -> None:

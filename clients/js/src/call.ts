@@ -48,13 +48,15 @@ export class Call {
     settle?.(outcome);
   }
 
-  /** The error for a call that got no answer in time; `cause` is why it could not be sent. */
-  timeUp(cause?: InferdError): DeadlineExceeded {
-    const stage = this.id === 0n ? "waiting to be sent" : "on its way";
+  /** The error for a call that got no answer in time; `problem` is why there was no connection for it. */
+  timeUp(problem?: InferdError): DeadlineExceeded {
+    const cause = this.id === 0n ? problem : undefined;
+    const waiting = cause === undefined ? "waiting to be sent" : `waiting for a connection (${cause.message})`;
+    const stage = this.id === 0n ? waiting : "on its way";
     return new DeadlineExceeded(`no answer within ${this.timeoutMs} ms; the request was ${stage}`, {
       reason: "TIMEOUT",
       requestId: Number(this.id),
-      cause: this.id === 0n ? cause : undefined,
+      cause,
     });
   }
 }

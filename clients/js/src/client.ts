@@ -10,8 +10,10 @@ import { clientClosed, InferdError, superseded } from "./errors.js";
 import { Type } from "./frame.js";
 import type { ValueMap } from "./msgpack.js";
 import {
+  checkClientOptions,
   checkedText,
   checkedTimeout,
+  checkInferOptions,
   MAX_NAME,
   MAX_TOKEN,
   type ClientOptions,
@@ -69,6 +71,7 @@ export class Client {
   /** `environment` is for tests. */
   constructor(url: string, options: ClientOptions = {}, environment = realEnvironment(options.WebSocket)) {
     checkByteOrder();
+    checkClientOptions(options);
     this.#address = parseAddress(url);
     this.#name = checkedText("name", options.name ?? `inferd-js/${VERSION}`, MAX_NAME);
     this.#token = options.token === undefined ? undefined : checkedText("token", options.token, MAX_TOKEN);
@@ -92,6 +95,7 @@ export class Client {
    * one is rejected as Superseded. Rejects with an InferdError, or with the signal's reason.
    */
   async infer(model: string, inputs: Inputs, options: InferOptions = {}): Promise<Result> {
+    checkInferOptions(options);
     const start = this.#environment.now();
     const request = encodeRequest(model, inputs, options);
     const outcome = await this.#call(Type.INFER, options.timeoutMs, options.signal, request);

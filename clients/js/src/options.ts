@@ -68,6 +68,40 @@ export const MAX_NAME = 128;
 /** The longest token a server knows, in characters. */
 export const MAX_TOKEN = 1024;
 
+// Every option by its name: the types hold these to be all there are.
+const CLIENT_OPTIONS: Readonly<Record<keyof ClientOptions, true>> = {
+  token: true,
+  name: true,
+  connectTimeoutMs: true,
+  timeoutMs: true,
+  reconnect: true,
+  WebSocket: true,
+};
+const INFER_OPTIONS: Readonly<Record<keyof InferOptions, true>> = {
+  timeoutMs: true,
+  signal: true,
+  rows: true,
+  priority: true,
+  supersede: true,
+  timing: true,
+};
+
+/** Refuses options that are not known: a timeout that is misspelt would be none. Throws InvalidArgument. */
+export function checkClientOptions(options: ClientOptions): void {
+  checkNames(options, CLIENT_OPTIONS);
+}
+
+/** Likewise for those of a call. */
+export function checkInferOptions(options: InferOptions): void {
+  checkNames(options, INFER_OPTIONS);
+}
+
+function checkNames(options: object, known: object): void {
+  for (const name of Object.keys(options)) {
+    if (!Object.hasOwn(known, name)) throw fieldValue(name, `is no option; there are ${Object.keys(known).join(", ")}`);
+  }
+}
+
 /** A timeout, which must be finite. Zero or less is legal: a budget that is used up already. */
 export function checkedTimeout(name: string, ms: number): number {
   if (typeof ms !== "number" || !Number.isFinite(ms)) throw fieldValue(name, "must be a finite number of milliseconds");

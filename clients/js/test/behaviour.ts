@@ -18,6 +18,7 @@ import {
   Unimplemented,
   Client,
   type Dtype,
+  type ClientOptions,
   type InferOptions,
   type TypedArray,
   type Value,
@@ -251,9 +252,13 @@ const errors: Behaviour[] = [
       [{ supersede: "\ud800" }, "'supersede' must be 1 to 128 bytes"],
       [{ supersede: 7 }, "'supersede' must be text"],
       [{ timeoutMs: NaN }, "'timeoutMs' must be a finite number"],
+      [{ timeout_ms: 500 }, "'timeout_ms' is no option; there are timeoutMs, signal, rows, priority, supersede, timing"],
+      [{ toString: undefined }, "'toString' is no option"],
     ];
     for (const [option, words] of options)
       await fails(client.infer("echo", {}, option as InferOptions), InvalidArgument, words);
+    const misspelt = { timeout: 500 } as ClientOptions;
+    await fails(() => server.client(misspelt), InvalidArgument, "'timeout' is no option; there are token, name,");
     equal(server.requests.length, 0);
   }),
   behaviour("a Tensor's dtype, shape and data must fit together", async () => {
@@ -384,7 +389,7 @@ const time: Behaviour[] = [
       server.clock.advance(30);
       await turned();
     }
-    const error = await fails(call, DeadlineExceeded, "waiting to be sent");
+    const error = await fails(call, DeadlineExceeded, "waiting for a connection (cannot connect to inferd://there:1: no ");
     expect(
       error.cause instanceof Unavailable && error.cause.message.includes("no WELCOME within 100 ms"),
       String(error.cause),
@@ -730,7 +735,8 @@ const connection: Behaviour[] = [
       await turned();
       server.clock.advance(50);
     }
-    const { cause } = await fails(call, DeadlineExceeded, "waiting to be sent");
+    const says = "waiting for a connection (cannot connect to inferd://there:1: connection refused)";
+    const { cause } = await fails(call, DeadlineExceeded, says);
     expect(cause instanceof Unavailable, String(cause));
     equal([cause.reason, cause.message], ["CONNECT_FAILED", "cannot connect to inferd://there:1: connection refused"]);
     client.close();

@@ -13,9 +13,14 @@
     core.py             ids, credits, cancelling: the logic of a connection, without the connection
     connection.py       the core on a socket shared by threads
     aio_connection.py   the core on an asyncio transport
+    endpoints.py        which of the connections takes a call, and which address is dialled when
+    retry.py            what is sent again, after which pause, and how often in all
+    link.py, aio_link.py    dialling, and waiting for a connection
     sync.py             Client
     aio.py              AsyncClient
-    base.py             what both share: URL, timeouts, repr
+    base.py             what both share: options, timeouts, repr
+    url.py              addresses and options, from the URL and the environment
+    testing.py          FakeServer; pytest_plugin.py has it as a fixture
 
 Importing this needs neither numpy nor asyncio: both are loaded when they are first used.
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from contextlib import suppress
 from time import monotonic
 from typing import cast
 
@@ -51,11 +53,24 @@ class Connection(asyncio.BufferedProtocol):
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._hear_last_words()
         self.conversation.lost()
         self._settle()
         self.resume_writing()
         if not self._ended.done():
             self._ended.set_result(None)
+
+    def _hear_last_words(self) -> None:
+        """A write that fails ends a transport at once, although what the server said before it closed (GOAWAY, why it
+        ends) may still lie in the socket, which is open until this is over."""
+        transport = self._transport
+        if transport is None or transport.get_extra_info("ssl_object") is not None:
+            return
+        descriptor = transport.get_extra_info("socket").fileno()
+        with suppress(OSError):
+            while nbytes := os.readv(descriptor, [self.conversation.get_buffer()]):
+                self.conversation.received(nbytes)
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -1,8 +1,11 @@
 """One thing a caller waits for: an inference, a status, a ping, or the greeting.
 
 WAITING ◀─credit─▶ GRANTED ──start()──▶ SENT ──answer, or the connection is lost──▶ DONE
+   │         │                            └──── DRAINING, or lost after GOAWAY ────▶ MOVED   (it was not taken)
    ├─────────┴─ GOAWAY, or the connection is lost ──▶ MOVED   (it was never sent: another connection takes it)
    └─────────┴─ a newer call with the same key ─────▶ DONE    (it was never sent: SUPERSEDED)
+
+`again()` makes one that is MOVED, or DONE with an error, as good as new: its deadline and its number stay.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ class Call:
     """One thing a caller waits for until `deadline`, in seconds of the monotonic clock.
 
     `number` grows with every call of the process: it says which of two calls with a key is the newer. `id` is the
-    connection's, 0 until it is sent. `waiter`, `promoted` and `expired` belong to the shells: how they wake the caller.
+    connection's, 0 until it is sent; `home` is the conversation that took the call in. `waiter`, `promoted` and
+    `expired` belong to the shells: how they wake the caller.
     """
 
     __slots__ = (
@@ -43,6 +47,7 @@ class Call:
         "error",
         "expired",
         "frame",
+        "home",
         "id",
         "kind",
         "number",
@@ -63,13 +68,22 @@ class Call:
         self.state = WAITING
         self.error: InferdError | None = None
         self.frame: Frame | None = None
+        self.home: Any = None
         self.waiter: Any = None
         self.promoted = False
         self.expired = False
 
-    def time_up(self) -> RequestError:
-        """The error for a call that got no answer in time."""
+    def again(self) -> None:
+        """Another connection, or another attempt, shall answer it."""
+        self.id = 0
+        self.state = WAITING
+        self.error = self.frame = self.waiter = None
+
+    def time_up(self, problem: Exception | None = None) -> RequestError:
+        """The error for a call that got no answer in time; `problem` is why there was no connection for it."""
         stage = "on its way" if self.id else "waiting to be sent"
+        if problem is not None:
+            stage = f"waiting for a connection ({getattr(problem, 'message', problem)})"
         error = make("TIMEOUT", limit=f"{self.timeout_ms:g}", stage=stage)
         error.request_id = self.id
         return error

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from inferd.errors import InferdError, make
 from inferd.wire.address import Address
@@ -29,6 +30,11 @@ from inferd.wire.messages import Hello
 from inferd_client.call import DONE, GRANTED, MOVED, SENT, WAITING, Call
 from inferd_client.codec import Buffer
 from inferd_client.core import Conversation
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from inferd_client.tls import TlsSocket
 
 # How long a thread that has the role, and a call that is not sent yet, waits for bytes before it looks whether another
 # thread has changed its call: superseded it, or given a credit back.
@@ -38,8 +44,8 @@ CHECK_CALL_S = 0.01
 CHECK_ROLE_S = 0.1
 
 
-def dial(address: Address, timeout_s: float) -> socket.socket:
-    """A connected socket. Raises OSError."""
+def dial(address: Address, timeout_s: float, tls: SSLContext | None = None) -> socket.socket | TlsSocket:
+    """A connected socket, with `tls` if the address asks for it. Raises OSError."""
     if address.path:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -51,6 +57,15 @@ def dial(address: Address, timeout_s: float) -> socket.socket:
     else:
         sock = socket.create_connection((address.host, address.port), timeout_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if address.tls:
+        from inferd_client.tls import TlsSocket  # only here, because few need it
+
+        assert tls is not None
+        try:
+            return TlsSocket(sock, tls, address.host)
+        except BaseException:
+            sock.close()
+            raise
     sock.setblocking(False)
     return sock
 
@@ -58,9 +73,11 @@ def dial(address: Address, timeout_s: float) -> socket.socket:
 class Connection:
     """A conversation on a socket, for any number of threads."""
 
-    def __init__(self, sock: socket.socket, address: Address, hello: Hello) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, address: Address, hello: Hello) -> None:
         self.conversation = Conversation(str(address), hello)
         self._sock = sock
+        # How many bytes are decrypted already, so that poll() says nothing of them.
+        self._pending: Callable[[], int] = getattr(sock, "pending", lambda: 0)
         self._mutex = Lock()
         self._send_lock = Lock()
         self._receiving = False  # whether somebody has the role
@@ -85,6 +102,18 @@ class Connection:
             self._sock.close()
             return False
         return True
+
+    def look(self) -> None:
+        """Takes in what came while nobody waited: GOAWAY, say, or the end."""
+        with self._mutex:
+            if self._users or self._receiving:
+                return  # somebody is reading
+            self._receiving = True
+            self._users += 1
+        try:
+            self._look()
+        finally:
+            self._leave()
 
     def run(self, call: Call) -> None:
         """Sees a call through: it is DONE afterwards, or MOVED.
@@ -119,10 +148,20 @@ class Connection:
             self._push()
             raise
         finally:
-            with self._mutex:
-                self._users -= 1
-                if not self._users and not self.conversation.usable:
-                    self._sock.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._mutex:
+            self._users -= 1
+            if not self._users and not self.conversation.usable:
+                self._sock.close()
+
+    def cancel(self, call: Call) -> None:
+        """Takes back a call that another thread waits for here; it raises Cancelled."""
+        with self._mutex:
+            self.conversation.cancel(call)
+            self._wake()
+        self._push()
 
     def close(self, error: Callable[[], InferdError] = lambda: make("CLIENT_CANCELLED")) -> None:
         """Ends the connection; calls still waiting raise Cancelled."""
@@ -288,6 +327,11 @@ class Connection:
 
     def _receive(self) -> None:
         """Takes in what the socket has and wakes whom it concerns. Only with the role."""
+        self._receive_once()
+        while self._pending():
+            self._receive_once()
+
+    def _receive_once(self) -> None:
         conversation = self.conversation
         view = conversation.get_buffer()
         try:

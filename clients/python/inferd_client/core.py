@@ -68,6 +68,11 @@ class Conversation:
         """Whether nobody waits for an answer."""
         return not (self._pending or self._waiting)
 
+    @property
+    def load(self) -> int:
+        """How many calls wait for an answer, or for credits."""
+        return len(self._pending) + len(self._waiting)
+
     # ---- calls
 
     def hello(self) -> bytes:
@@ -81,6 +86,7 @@ class Conversation:
 
         Raises InvalidArgument if its payload is over the server's limit.
         """
+        call.home = self
         if not self.usable:
             call.state = MOVED
             return
@@ -162,6 +168,13 @@ class Conversation:
                 self.outbox.append(self._peer.send(f.CANCEL, request_id=call.id))
         self._leave(call, DONE)
 
+    def cancel(self, call: Call) -> None:
+        """Another than its caller takes a call back: if it is here, it is DONE, and Cancelled."""
+        if call.home is self and call.state in (WAITING, GRANTED, SENT):
+            self.abandon(call)
+            call.error = make("CLIENT_CANCELLED")
+            self.changed.append(call)
+
     def _give_credit_back(self, call: Call) -> None:
         if call.request is not None:
             self._unanswered -= 1
@@ -191,8 +204,17 @@ class Conversation:
 
     def lost(self) -> None:
         """The connection ended: end of file, or an error of the socket."""
+        if self.draining and not self.closed:
+            self._send_away()
         if self.greeting.state == DONE:
             self.fail(lambda: make("CONNECTION_LOST", address=self.address))
+        elif self.address.startswith("inferds://"):
+            # How TLS 1.3 says that a certificate is not accepted: the client has finished its handshake by then.
+            problem = (
+                "the server closed the connection before WELCOME; mostly it does not accept the certificate that was "
+                "shown with cert=…, or asks for one"
+            )
+            self.fail(lambda: make("TLS", address=self.address, problem=problem))
         else:
             problem = "the connection was closed before WELCOME"
             self.fail(lambda: make("CONNECT_FAILED", address=self.address, problem=problem))
@@ -208,6 +230,20 @@ class Conversation:
         for call in pending.values():
             self._finish(call, None, error())
         self._move_waiting()
+
+    def _send_away(self) -> None:
+        """After GOAWAY the connection ended: what crossed it on the way was never read, and what the server gave up is
+        as good as that."""
+        pending, self._pending = self._pending, {}
+        for call in pending.values():
+            self._move(call, make("CONNECTION_LOST", address=self.address))
+
+    def _move(self, call: Call, error: RequestError) -> None:
+        """The server did not take a call that was sent; `error` is for those who do not send it elsewhere."""
+        error.request_id = call.id
+        call.error = error
+        self._leave(call, MOVED)
+        self.changed.append(call)
 
     def _move_waiting(self) -> None:
         for call in self._waiting:
@@ -302,6 +338,11 @@ class Conversation:
         call = self._answered(frame)
         if call is not None:
             error = message.exception(request_id)
+            if error.reason == "DRAINING":
+                self.draining = True
+                self._move(call, error)
+                self._move_waiting()
+                return
             if error.reason == "INPUT_MISSING" and call.request is not None:
                 error = call.request.not_a_tensor(self.models) or error
             self._finish(call, None, error)

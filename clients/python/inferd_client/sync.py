@@ -2,101 +2,42 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from threading import Lock
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from inferd.errors import DeadlineExceeded, RequestError, make
 from inferd.wire import frame as f
-from inferd.wire.address import Address
-from inferd.wire.messages import Hello
-from inferd_client.base import BaseClient, connect_problem, retry_delay_s
-from inferd_client.call import MOVED, Call, Result
+from inferd_client.base import STREAM_IN_FLIGHT, BaseClient, checked_count
+from inferd_client.call import DONE, MOVED, Call, Result
 from inferd_client.codec import Request
-from inferd_client.connection import Connection, dial
+from inferd_client.endpoints import ALWAYS
+from inferd_client.link import Link
+from inferd_client.retry import MAX_RETRIES, backoff_s
 
-
-class Link:
-    """The connection that clients share: made when it is needed, and again when it has ended."""
-
-    def __init__(self, address: Address, hello: Hello, connect_timeout_ms: float) -> None:
-        self._address = address
-        self._hello = hello
-        self._connect_timeout_ms = connect_timeout_ms
-        self._connection: Connection | None = None
-        self._closed = False
-        self._dialing = Lock()
-        self._pid = os.getpid()
-
-    def connection(self, call: Call) -> Connection:
-        """A connection that takes calls. Raises Unavailable, or DeadlineExceeded when the call's time is up."""
-        if self._pid != os.getpid():
-            self._leave_parent()
-        connection = self._connection
-        if connection is not None and connection.conversation.usable:
-            return connection
-        if not self._dialing.acquire(timeout=max(call.deadline - monotonic(), 0)):
-            raise call.time_up()
-        try:
-            connection = self._connection
-            if connection is None or not connection.conversation.usable:
-                if self._closed:
-                    raise RuntimeError("this client is closed")
-                connection = self._connection = self._dial(call)
-            return connection
-        finally:
-            self._dialing.release()
-
-    def close(self) -> None:
-        """Ends the connection; there will be no other."""
-        if self._pid != os.getpid():
-            self._leave_parent()
-        self._closed = True
-        with self._dialing:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def _leave_parent(self) -> None:
-        """In a forked child: the socket is the parent's, and so may be whoever holds these locks."""
-        connection, self._connection = self._connection, None
-        self._dialing = Lock()
-        self._pid = os.getpid()
-        if connection is not None:
-            connection.forget()
-
-    def _dial(self, call: Call) -> Connection:
-        now = monotonic()
-        deadline = min(now + self._connect_timeout_ms / 1000, call.deadline)
-        if deadline <= now:
-            raise call.time_up()
-        try:
-            sock = dial(self._address, deadline - now)
-        except OSError as error:
-            if monotonic() >= call.deadline:
-                raise call.time_up() from error
-            raise make("CONNECT_FAILED", address=self._address, problem=connect_problem(error)) from error
-        connection = Connection(sock, self._address, self._hello)
-        if not connection.greet(deadline):
-            if deadline == call.deadline:
-                raise call.time_up()
-            problem = f"no WELCOME within {self._connect_timeout_ms:g} ms"
-            raise make("CONNECT_FAILED", address=self._address, problem=problem)
-        return connection
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Client(BaseClient):
-    """A connection to an inferd server, for any number of threads.
+    """Connections to an inferd server, or to several, for any number of threads.
 
-    `url` is `inferd://host[:port]` or `inferd+unix:///path`; without one it is $INFERD_URL, or the default port of this
-    machine. `token` is for a server that asks for one. `timeout_ms` is what each call may take, connecting included;
-    `connect_timeout_ms` what one attempt to connect may take. Both in milliseconds.
+    `url` is `inferd://host[:port]`, `inferds://host[:port]` (TLS) or `inferd+unix:///path`, or several of them with
+    commas between; without one it is $INFERD_URL, or the default port of this machine. `token` is for a server that
+    asks for one; without it, it is what the file $INFERD_TOKEN_FILE holds ("" shows none). `timeout_ms` is what each
+    call may take, connecting and retries included ($INFERD_TIMEOUT_MS, or 30,000); `connect_timeout_ms` what one
+    attempt to connect may take (5,000). The URL can say these, too: `?timeout_ms=500`.
 
-    The connection is made by the first call and made again after it was lost. A forked child makes its own.
-    Raises ConfigError for a URL that cannot be used.
+    Connections are made by the first call and made again after they were lost; a forked child makes its own. A call
+    that no server has taken waits for a connection, once one has answered before. One that failed with what may pass
+    is sent again at most `max_retries` times; with 0 every problem is told at once.
+
+    For TLS, `ca` is a PEM file of whose signature to trust (by default, whom the system trusts), `cert` and `key` are
+    what to show to a server that asks for a certificate ($INFERD_CA, $INFERD_CERT, $INFERD_KEY).
+
+    Raises ConfigError for a URL, an environment variable, or a file of these that cannot be used.
     """
 
     def __init__(
@@ -104,11 +45,16 @@ class Client(BaseClient):
         url: str | None = None,
         *,
         token: str | None = None,
-        timeout_ms: float = 30_000,
-        connect_timeout_ms: float = 5_000,
+        timeout_ms: float | None = None,
+        connect_timeout_ms: float | None = None,
+        max_retries: int = MAX_RETRIES,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
     ) -> None:
-        super().__init__(url, timeout_ms, connect_timeout_ms)
-        self._link = Link(self._address, self._hello(token), connect_timeout_ms)
+        super().__init__(url, timeout_ms, connect_timeout_ms, max_retries)
+        tls = self._target.tls(ca, cert, key)
+        self._link = Link(self._target.addresses, self._hello(token), self._connect_timeout_ms, tls)
 
     def infer(
         self,
@@ -134,7 +80,7 @@ class Client(BaseClient):
         all are InferdError, and `retryable` says whether the same call can succeed later.
         """
         request = self._request(model, inputs, False, priority, supersede, timing)
-        return self._call(f.INFER, timeout_ms, request)
+        return self._call(self._new_call(f.INFER, timeout_ms, request))
 
     def infer_batch(
         self,
@@ -151,7 +97,51 @@ class Client(BaseClient):
         Outputs have the same form. Raises what `infer` raises, and InvalidArgument if the inputs disagree about n.
         """
         request = self._request(model, inputs, True, priority, supersede, timing)
-        return self._call(f.INFER, timeout_ms, request)
+        return self._call(self._new_call(f.INFER, timeout_ms, request))
+
+    def stream(
+        self,
+        model: str,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        timeout_ms: float | None = None,
+        priority: str | None = None,
+        timing: bool = False,
+        max_in_flight: int = STREAM_IN_FLIGHT,
+    ) -> Iterator[Result]:
+        """Runs `model` on each item of `inputs`, many at a time, and returns their outputs in the same order.
+
+        `inputs` may be endless: no more than `max_in_flight` items are taken from it beyond the results that have been
+        taken. `timeout_ms` is for each item. An item that fails raises in its place what `infer` raises; that, or
+        leaving the loop, cancels those behind it.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        checked_count("max_in_flight", max_in_flight, 1)
+        running: set[Call] = set()
+
+        def run(request: Request) -> Result:
+            call = self._new_call(f.INFER, timeout_ms, request)
+            running.add(call)
+            try:
+                return self._call(call)
+            finally:
+                running.discard(call)
+
+        waiting: deque[Future[Result]] = deque()
+        threads = ThreadPoolExecutor(max_in_flight, "inferd-stream")
+        try:
+            for item in inputs:
+                request = self._request(model, item, False, priority, None, timing)
+                waiting.append(threads.submit(run, request))
+                while waiting and (len(waiting) >= max_in_flight or waiting[0].done()):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for call in tuple(running):
+                self._link.cancel(call)
 
     def models(self) -> list[dict[str, Any]]:
         """The models served, as the server described them when it was connected to.
@@ -159,17 +149,18 @@ class Client(BaseClient):
         Each has "name", "inputs" and "outputs" ([name, dtype, shape] each; −1 is any size) and "max_batch_size".
         """
         call = self._new_call(f.HELLO, None)
-        return self._link.connection(call).conversation.models.copy()
+        self._link.connection(call, self._patience).look()  # when they change, the server asks us to connect anew
+        return self._link.connection(call, self._patience).conversation.models.copy()
 
     def status(self) -> dict[str, Any]:
         """What the server says about itself now: models, queues, workers."""
-        return self._call(f.STATUS, None)
+        return self._call(self._new_call(f.STATUS, None))
 
     def ping(self) -> float:
         """The time to the server and back, in seconds."""
-        self._link.connection(self._new_call(f.PING, None))
+        self._link.connection(self._new_call(f.PING, None), self._patience)
         start = monotonic()
-        self._call(f.PING, None)
+        self._call(self._new_call(f.PING, None))
         return monotonic() - start
 
     def wait_ready(self, *, timeout_ms: float | None = None) -> None:
@@ -177,25 +168,19 @@ class Client(BaseClient):
 
         Raises DeadlineExceeded after `timeout_ms`, with the last failure as its cause.
         """
-        waiting = self._new_call(f.PING, timeout_ms)
-        failure: RequestError | None = None
+        call = self._new_call(f.PING, timeout_ms)
         attempt = 0
-        while (remaining := waiting.deadline - monotonic()) > 0:
-            try:
-                self._call(f.PING, remaining * 1000)
+        while True:
+            self._link.connection(call, ALWAYS).run(call)
+            if call.state == DONE and (call.error is None or not call.error.retryable):
+                call.answer()
                 return
-            except DeadlineExceeded as error:
-                failure = failure or error  # what went wrong before it says more
-            except RequestError as error:
-                if not error.retryable:
-                    raise
-                failure = error
-            sleep(max(min(retry_delay_s(attempt), waiting.deadline - monotonic()), 0))
+            sleep(backoff_s(attempt, random.random()))
             attempt += 1
-        raise waiting.time_up() from failure
+            call.again()
 
     def close(self) -> None:
-        """Ends the connection. Calls that other threads wait for raise Cancelled; calls after it, RuntimeError."""
+        """Ends the connections. Calls that other threads wait for raise Cancelled; calls after it, RuntimeError."""
         self._link.close()
 
     def __enter__(self) -> Self:
@@ -206,18 +191,20 @@ class Client(BaseClient):
     ) -> None:
         self.close()
 
-    def _new_call(self, kind: int, timeout_ms: float | None, request: Request | None = None) -> Call:
-        budget_ms = self._budget_ms(timeout_ms)
-        return Call(kind, monotonic() + budget_ms / 1000, budget_ms, request)
-
-    def _call(self, kind: int, timeout_ms: float | None, request: Request | None = None) -> Result:
-        call = self._new_call(kind, timeout_ms, request)
-        moves = 0
-        while True:
-            self._link.connection(call).run(call)
-            if call.state != MOVED:
-                return call.answer()
-            if moves:
-                # A server that is leaving sends everybody away who comes: do not storm it.
-                sleep(retry_delay_s(moves))
-            moves += 1
+    def _call(self, call: Call) -> Result:
+        """Sends a call, and again if need be, and returns its answer."""
+        link, patience = self._link, self._patience
+        connection = link.connection(call, patience)
+        link.budget.earn()
+        connection.run(call)
+        retries = 0
+        while call.state == MOVED or call.error is not None:
+            pause_s = self._pause_s(call, retries, link.budget)
+            if pause_s is None:
+                break
+            retries += call.state != MOVED
+            sleep(pause_s)
+            call.again()
+            connection = link.connection(call, patience, connection)
+            connection.run(call)
+        return call.answer()

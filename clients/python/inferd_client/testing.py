@@ -5,9 +5,18 @@
         assert server.requests[0].inputs == {"text": "hello"}
 
 A model gets the inputs as a dict and returns the outputs as one. An InferdError request error that it raises is what
-the caller gets (`errors.make("DRAINING")`), any other exception becomes an Internal. Each request has a thread of its
+the caller gets (`errors.make("SLAB_FULL")`), any other exception becomes an Internal. Each request has a thread of its
 own, so a model may wait (on a threading.Event, say) while others answer. Nothing is queued here, so every request is a
 batch of its own and `supersede` changes nothing; a model that raises `errors.make("SUPERSEDED")` shows what it is like.
+
+What a server can do to its clients, it does when it is told:
+
+    server.delay_ms = 200           slow answers
+    server.refusal = errors.make("TOO_MANY_CONNECTIONS", limit=1)
+                                    nobody new gets in
+    server.goaway()                 everybody is to go elsewhere; new connections are taken
+    server.drain(); server.start()  a restart: for a while nobody listens
+    server.drop()                   a crash, without a word
 """
 
 from __future__ import annotations
@@ -16,7 +25,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Condition, Lock, Thread
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,6 +78,8 @@ class FakeServer:
         self.payload_bytes = payload_bytes
         self.token = token
         self.status = dict(status or {})
+        self.delay_ms = 0.0  # what is added to the time of every request
+        self.refusal: RequestError | None = None  # what new connections are told, and nothing else
         self.requests: list[Received] = []
         self.cancelled: list[int] = []  # request ids of CANCEL messages
         self.pongs: list[int] = []  # ids of PONG messages
@@ -96,6 +107,15 @@ class FakeServer:
 
     def stop(self) -> None:
         """Stops listening and drops every connection; models that still run are left to themselves."""
+        self._stop_listening()
+        self.drop()
+
+    def drain(self) -> None:
+        """Stops listening and tells every client to go elsewhere; what is in flight is still answered."""
+        self._stop_listening()
+        self.goaway()
+
+    def _stop_listening(self) -> None:
         if self._listener is not None and self._acceptor is not None:
             # Closing alone does not wake accept().
             with suppress(OSError):
@@ -108,7 +128,6 @@ class FakeServer:
 
                 with suppress(FileNotFoundError):
                     os.unlink(path)
-        self.drop()
 
     def drop(self) -> None:
         """Drops every connection without a word, as a crash does."""
@@ -118,8 +137,10 @@ class FakeServer:
             session.close()
 
     def goaway(self) -> None:
-        """Tells every client to go elsewhere."""
-        self._tell(f.GOAWAY, GoAway())
+        """Tells every client to go elsewhere: what is in flight is still answered, what comes after is DRAINING, and a
+        connection with nothing in flight ends."""
+        for session in self._greeted():
+            session.leave()
 
     def ping(self, ping_id: int) -> None:
         """Sends every client a PING; their answers come into `pongs`."""
@@ -156,10 +177,12 @@ class FakeServer:
         self.stop()
 
     def _tell(self, kind: int, message: Message = BARE, request_id: int = 0) -> None:
-        with self._changed:
-            sessions = [session for session in self._sessions if session.greeted]
-        for session in sessions:
+        for session in self._greeted():
             session.send(kind, message, request_id)
+
+    def _greeted(self) -> list[Session]:
+        with self._changed:
+            return [session for session in self._sessions if session.greeted]
 
     def forget(self, session: Session) -> None:
         """A session has ended."""
@@ -190,6 +213,7 @@ class Session:
         self._peer = Peer(SERVER, Limits(payload_bytes=server.payload_bytes))
         self._writing = Lock()
         self._in_flight: set[int] = set()
+        self._leaving = False
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -223,6 +247,12 @@ class Session:
         with self._writing:
             self._sock.close()
 
+    def leave(self) -> None:
+        """Says GOAWAY, and ends the connection when nothing is in flight."""
+        head = self._peer.send(f.GOAWAY, GoAway(), credits=self._server.credits)
+        self._leaving = True
+        self._write([head])
+
     def send(self, kind: int, message: Message = BARE, request_id: int = 0, values: Any = None) -> None:
         """Sends a message; `values`, if any, are its payload."""
         payload = b"" if values is None else pack_values(values)
@@ -241,6 +271,8 @@ class Session:
                 buffers = [b"".join(buffers)]
             for buffer in buffers:
                 self._sock.sendall(buffer)
+            if self._leaving and not self._in_flight:
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def _on_frame(self, frame: Frame) -> None:
         server, request_id = self._server, frame.request_id
@@ -249,9 +281,19 @@ class Session:
         elif isinstance(frame.message, Infer):
             assert frame.payload is not None
             payload = memoryview(bytearray(frame.payload))
-            self._in_flight.add(request_id)
+            with self._writing:
+                leaving = self._leaving
+                if not leaving:
+                    self._in_flight.add(request_id)
+            if leaving:
+                self.send(f.ERROR, Error.of(make("DRAINING")), request_id)
+                return
             Thread(target=self._infer, args=(request_id, frame.message, frame.flags, payload), daemon=True).start()
         elif isinstance(frame.message, Hello):
+            if server.refusal is not None:
+                self.send(f.ERROR, Error.of(server.refusal))
+                self.close()
+                return
             if server.token is not None and frame.message.token != server.token:
                 problem = "this one is not known" if frame.message.token else "none was shown"
                 self.send(f.ERROR, Error.of(make("TOKEN", problem=problem)))
@@ -277,6 +319,8 @@ class Session:
             inputs = decode(message.tensors, message.tensor_end, bool(flags & f.HAS_VALUES), payload)
             received = Received(message, inputs)
             server.record(lambda: server.requests.append(received))
+            if server.delay_ms:
+                sleep(server.delay_ms / 1000)
             model = server.models.get(message.model)
             if model is None:
                 raise make("MODEL_NOT_FOUND", model=message.model, known=", ".join(sorted(server.models)))
