@@ -8,11 +8,15 @@ import click
 
 from inferd._version import __version__
 from inferd.cli.bench import bench
+from inferd.cli.config import config
+from inferd.cli.doctor import doctor
 from inferd.cli.infer import infer
 from inferd.cli.models import models
 from inferd.cli.profile import profile
+from inferd.cli.reload import reload
 from inferd.cli.serve import serve
 from inferd.cli.status import status
+from inferd.cli.systemd import systemd
 from inferd.errors import EXIT_CONFIG, EXIT_NO_DEVICE, ConfigError, DeviceUnavailable, InferdError
 
 
@@ -24,13 +28,14 @@ def cli() -> None:
     \b
     inferd serve                          the built-in models on 127.0.0.1:7433 and a Unix socket
     inferd serve model.py:Name            your own
+    inferd serve --config inferd.toml     as a file says; `inferd config` checks and shows it
     inferd infer ner "Ada met Charles."   ask one
     inferd status                         what the daemon is doing
     inferd bench ner                      how much it can do
     """
 
 
-for command in (serve, infer, models, status, bench, profile):
+for command in (serve, config, infer, models, status, reload, bench, profile, doctor, systemd):
     cli.add_command(command)
 
 
@@ -46,7 +51,8 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except InferdError as error:
-        click.echo(f"inferd: {error}", err=True)
+        # A configuration can have many mistakes, a line for each.
+        click.echo("\n".join(f"inferd: {line}" for line in str(error).split("\n")), err=True)
         sys.exit(
             EXIT_CONFIG
             if isinstance(error, ConfigError)

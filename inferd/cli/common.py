@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from inferd.errors import ConfigError, InferdError, RequestError, make
-from inferd.wire.address import DEFAULT_PORT, Address
+from inferd.wire.address import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from inferd_client import Client
@@ -28,8 +28,10 @@ _NUMBER = re.compile(r"[\d.,+-]+( %)?")
 
 
 def _checked_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
+    from inferd_client.url import Target
+
     try:
-        Address.parse(url)
+        Target(url)
     except ConfigError as error:
         raise click.BadParameter(str(error)) from error
     return url
@@ -74,7 +76,7 @@ def daemon_options(command: Command) -> Command:
         show_default=True,
         metavar="URL",
         callback=_checked_url,
-        help="The daemon: inferd://HOST[:PORT] or inferd+unix:///PATH.",
+        help="The daemon, or several with commas between: inferd://HOST[:PORT], inferds://HOST[:PORT] or inferd+unix:///PATH.",
     )(command)
 
 

@@ -13,6 +13,13 @@ from inferd.cli.common import daemon, daemon_options, table
 from inferd.errors import RequestError
 
 MIB = 1024 * 1024
+# How the last reload ended.
+_RELOADS = {
+    "running": "under way",
+    "changed": "it changed what the log says",
+    "nothing changed": "nothing had changed",
+    "failed": "it failed, and nothing was changed; the log says why",
+}
 
 
 @click.command(short_help="Show what a daemon is doing.")
@@ -71,8 +78,11 @@ def status_lines(current: dict[str, Any], previous: dict[str, Any] | None = None
         f"inferd {current['version']}  {current['state']}  up {duration(current['uptime_s'])}{pid}",
         f"queued {current['queued']}  in flight {current['in_flight']}  connections {current['connections']}  "
         f"slab {slab['used_bytes'] / MIB:.1f} of {slab['bytes'] / MIB:.0f} MiB",
-        "",
     ]
+    reload = current.get("reload")
+    if reload is not None:
+        lines.append(f"last reload {duration(max(0.0, time.time() - reload['at']))} ago: {_RELOADS[reload['state']]}")
+    lines.append("")
     rates = _Rates(previous, elapsed_s)
     lines += _workers(current, previous, rates)
     lines += ["", *_models(current, previous, rates)]

@@ -1,0 +1,82 @@
+"""`inferd config`: what is wrong with a configuration, and where each value comes from."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import click
+
+from inferd.cli.common import printable, table
+from inferd.cli.serve import default_socket_path
+from inferd.cli.settings import SettingsCommand, configuration, settings_options, sources
+from inferd.config import SETTINGS, ModelConfig
+from inferd.config.models import digest
+from inferd.config.read import Configuration, Mistaken, Sources
+from inferd.errors import EXIT_CONFIG
+from inferd.wire.address import DEFAULT_PORT
+
+# Arguments of a model that look like secrets. They belong in files; where one is here all the same, it is not shown.
+_SECRET = re.compile(r"token|secret|passw|credential|api_?key", re.IGNORECASE)
+
+
+@click.group(short_help="Check a configuration, or show where each value comes from.")
+def config() -> None:
+    """Check inferd.toml, and show where each value comes from. docs/CONFIGURATION.md has all settings."""
+
+
+@config.command(short_help="All mistakes in a file, each with its line.")
+@click.argument("path", metavar="FILE")
+def check(path: str) -> None:
+    """Say all that is wrong in FILE, each mistake on a line of its own, and exit 78; or that nothing is, and exit 0.
+
+    Only the file counts here, and what it names (tokens, certificates, models): neither flags nor variables do. No
+    model is run. `inferd serve` checks the same, and more that shows only there.
+    """
+    try:
+        found = configuration(Sources(path=path))
+    except Mistaken as mistaken:
+        for mistake in mistaken.mistakes:
+            click.echo(printable(str(mistake)), err=True)
+        sys.exit(EXIT_CONFIG)
+    names = ", ".join(model.name for model in found.settings.models)
+    click.echo(f"{path}: nothing is wrong. It serves {names}")
+
+
+@config.command(cls=SettingsCommand, short_help="Each setting, its value, and where that comes from.")
+@settings_options
+def show(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: Any) -> None:
+    """Show what `inferd serve` would run with, given the same words, variables and file, and where each value comes
+    from: a flag, a variable, a line of the file, or the default. What is in files of secrets is never shown.
+
+    A model of a file or folder is shown with the sha256 of it, to be written into its table as a pin.
+    """
+    found = configuration(sources(path, models, options, flags))
+    rows = [_row(found, name) for name in SETTINGS]
+    click.echo("\n".join(table(("setting", "value", "from"), rows)))
+    rows = [row for model in found.settings.models for row in _model_rows(found, model)]
+    click.echo()
+    click.echo("\n".join(table(("model", "", "from"), rows)))
+
+
+def _row(found: Configuration, name: str) -> tuple[str, str, str]:
+    setting = SETTINGS[name]
+    value = setting.shown(getattr(found.settings, name))
+    if name == "listen" and not found.settings.listen:
+        value = f"inferd://127.0.0.1:{DEFAULT_PORT}, inferd+unix://{default_socket_path()}"
+    return setting.place, value, found.origins[name]
+
+
+def _model_rows(found: Configuration, model: ModelConfig) -> list[tuple[str, str, str]]:
+    rows = [(model.name, f"target = {model.said}", found.origins[f"models.{model.name}"])]
+    for key, value in model.options.items():
+        if key != "folder" or model.said.rpartition(":")[2] != value:
+            shown = "(not shown)" if _SECRET.search(key) else json.dumps(value, ensure_ascii=False)
+            rows.append(("", f"options.{key} = {shown}", ""))
+    if model.sha256:
+        rows.append(("", f"sha256 = {model.sha256}", ""))
+    elif model.pinned and (found_digest := digest(model.pinned)):
+        rows.append(("", f"no pin; to pin it: sha256 = {json.dumps(found_digest)}", ""))
+    return rows

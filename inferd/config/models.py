@@ -1,0 +1,170 @@
+"""What is served: a name on the wire, where the code is, and the pin of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+from inferd.errors import ConfigError
+
+from .definition import nearest
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+HUGGING_FACE = "hf:"
+# What opens a Hugging Face folder, and the file in it that a pin is about.
+FOLDER_TARGET = "inferd.models.hf:open_folder"
+FOLDER_WEIGHTS = "model.safetensors"
+# The built-in models, by name.
+BUILT_IN = {
+    "echo": "inferd.models.echo:Echo",
+    "ner": "inferd.models.ner:Ner",
+    "virtual": "inferd.models.virtual:Virtual",
+}
+# Opening these runs code that is in them, or has let code in them run although it should not: nothing here opens them.
+CODE_FORMATS = (".pt2", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".torchscript")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model to serve: its name on the wire, where its code is, and the arguments of its factory.
+
+    `target` is `package.module:Name`, `file.py:Name`, or the name of a built-in model. A Hugging Face folder
+    (`hf:FOLDER`) is an option of the built-in model that opens it.
+    """
+
+    name: str
+    target: str
+    options: dict[str, object] = field(default_factory=dict)
+    # The SHA-256 of `pinned`, in hex; a model whose file does not have it is not run. "": it is not asked for.
+    sha256: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ModelConfig:
+        """From `[name=]target`, as on the command line, where the target may be `hf:FOLDER`. Raises ConfigError."""
+        if text.startswith(HUGGING_FACE):
+            return cls.of("", text)  # a path may have a "=" in it
+        name, equals, target = text.partition("=")
+        if equals:
+            check_name(name)
+        return cls.of(name, target) if equals else cls.of("", text)
+
+    @classmethod
+    def of(cls, name: str, target: str, folder: str = "") -> ModelConfig:
+        """From a target whose paths are seen from `folder`; without a name the target gives one. Raises ConfigError."""
+        if target.startswith(HUGGING_FACE):
+            return cls._of_folder(name, target, folder)
+        module, _, attribute = target.rpartition(":")
+        _check_format(target, module)
+        if target not in BUILT_IN and not (module and attribute):
+            known = ", ".join(BUILT_IN)
+            raise ConfigError(
+                f"{target!r} is no model: use package.module:Name, file.py:Name, hf:FOLDER, or a built-in one ({known})"
+                f"{nearest(target, BUILT_IN)}"
+            )
+        name = name or attribute.lower()
+        check_name(name)
+        if module.endswith(".py"):
+            target = f"{Path(folder, os.path.expanduser(module)).absolute()}:{attribute}"
+        return cls(name, BUILT_IN.get(target, target))
+
+    @classmethod
+    def _of_folder(cls, name: str, target: str, base: str) -> ModelConfig:
+        """A Hugging Face folder; without a name it is the folder's own, as far as that can name a model."""
+        folder = os.path.abspath(os.path.join(base, os.path.expanduser(target.removeprefix(HUGGING_FACE))))
+        if not name:
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(folder)).lstrip("._-")[:64]
+            if not name:
+                raise ConfigError(f"{folder} has nothing in its name that can name a model: write NAME={target}")
+        check_name(name)
+        return cls(name, FOLDER_TARGET, {"folder": folder})
+
+    @property
+    def pinned(self) -> str:
+        """The file that `sha256` is about: the Python file of `file.py:Name`, the weights of `hf:FOLDER`; else ""."""
+        if self.target == FOLDER_TARGET:
+            return f"{self.options.get('folder')}/{FOLDER_WEIGHTS}"
+        path = self.target.rpartition(":")[0]
+        return path if path.endswith(".py") else ""
+
+    @property
+    def said(self) -> str:
+        """The target as one would write it."""
+        if self.target == FOLDER_TARGET:
+            return f"{HUGGING_FACE}{self.options.get('folder')}"
+        return next((name for name, target in BUILT_IN.items() if target == self.target), self.target)
+
+    def missing(self) -> str:
+        """What of the target is not there, as far as that can be seen without running any of it; else ""."""
+        path = self.target.rpartition(":")[0]
+        if self.target == FOLDER_TARGET:
+            folder = str(self.options.get("folder"))
+            return "" if os.path.isdir(folder) else f"there is no folder {folder}"
+        if path.endswith(".py"):
+            return "" if os.path.isfile(path) else f"there is no file {path}"
+        package = path.partition(".")[0]
+        # A package's own name is looked for without importing it; the worker sees the working folder as well.
+        if package in sys.modules or find_spec(package) or PathFinder.find_spec(package, [os.getcwd()]):
+            return ""
+        return f"there is no module {package!r} here; install it, or name a file: {package}.py:Name"
+
+
+def digest(path: str) -> str:
+    """The SHA-256 of a file, in hex, as sha256sum prints it; "" when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError for what cannot name a model."""
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot name a model: use letters, digits, '.', '_' and '-', at most 64")
+
+
+def _check_format(target: str, module: str) -> None:
+    for path in (target, module):
+        if path.endswith(CODE_FORMATS):
+            raise ConfigError(
+                f"{target!r} is no model: opening a {Path(path).suffix} file can run code that is in it, so nothing "
+                "here does. Save its weights as safetensors (safetensors.torch.save_file), and name the code that "
+                "makes the model and loads them: file.py:Name"
+            )
+    if target.endswith(".safetensors"):
+        raise ConfigError(
+            f"{target!r} has weights and no code: name the code that makes the model and loads them: file.py:Name"
+        )
+    if target.endswith(".py"):
+        raise ConfigError(f"{target!r} does not say which model of the file: write {target}:Name")
+
+
+def with_option(models: Iterable[ModelConfig], option: str) -> tuple[ModelConfig, ...]:
+    """The models with `[MODEL.]KEY=VALUE` of --set in them. Raises ConfigError."""
+    models = tuple(models)
+    path, equals, text = option.partition("=")
+    name, dot, key = path.rpartition(".")
+    if not equals or not key.isidentifier():
+        raise ConfigError(f"--set {option}: write KEY=VALUE, or MODEL.KEY=VALUE when several models are served")
+    if not dot and len(models) > 1:
+        raise ConfigError(f"--set {option}: several models are served; write MODEL.{option}")
+    name = name or models[0].name
+    names = [model.name for model in models]
+    if name not in names:
+        raise ConfigError(f"--set {option}: no model {name!r} is served; there are: {', '.join(names)}")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    return tuple(
+        replace(model, options={**model.options, key: value}) if model.name == name else model for model in models
+    )

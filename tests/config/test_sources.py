@@ -1,0 +1,175 @@
+"""Where a value comes from: a flag before a variable, that before the file, that before the default."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferd.config import SETTINGS, ModelConfig, Settings
+from inferd.config.definition import WHOLE
+from inferd.config.read import Mistaken, Sources, read
+from inferd.errors import ConfigError
+from inferd.serve.reload import NEEDS_RESTART
+
+# For each setting three texts that it can have, none of them its default.
+TEXTS: dict[str, tuple[str, str, str]] = {
+    "listen": ("inferd://127.0.0.1:1", "inferd://127.0.0.1:2", "inferd://127.0.0.1:3"),
+    "devices": ("cpu", "cuda", "cuda:1"),
+    "tokens": ("/a", "/b", "/c"),
+    "tls_cert": ("/a", "/b", "/c"),
+    "tls_key": ("/a", "/b", "/c"),
+    "tls_client_ca": ("/a", "/b", "/c"),
+    "web": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
+    "web_origin": ("https://a", "https://b", "https://c"),
+    "log_level": ("debug", "warning", "error"),
+}
+NUMBERS = ("4", "5", "6")
+
+
+def quoted(text: str, is_text: bool, is_list: bool) -> str:
+    value = f'"{text}"' if is_text else text
+    return f"[{value}]" if is_list else value
+
+
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"insecure_no_auth", "log_format", "tls_key", "payload_mib"}))
+def test_flag_over_variable_over_file_over_default(tmp_path: Path, name: str) -> None:
+    """Every setting can be said in each way, and `origins` says which of them counted."""
+    setting = SETTINGS[name]
+    texts = TEXTS.get(name, NUMBERS)
+    path = tmp_path / "inferd.toml"
+    head = f"[{setting.table}]\n" if setting.table else ""
+    others = {"payload_mib": "1"}  # what fits any slab
+    if name.startswith("tls_"):
+        others |= {"listen": "inferds://127.0.0.1:9", "tls_cert": "/x", "tls_key": "/y"}
+    flags: dict[str, Any] = {key: (text,) if SETTINGS[key].repeatable else text for key, text in others.items()}
+    flags.pop(name, None)
+    path.write_text(f"{head}{setting.key} = {quoted(texts[0], name in TEXTS, setting.repeatable)}\n")
+    said = Sources(flags=flags)
+    expected = [(setting.default, "default")]
+    for number, origin in enumerate((f"{path}:{1 + bool(head)}", setting.variable, setting.flag)):
+        if number == 0:
+            said = dataclasses.replace(said, path=str(path))
+        elif number == 1:
+            said = dataclasses.replace(said, environment={setting.variable: texts[1]})
+        else:
+            given = (texts[2],) if setting.repeatable else texts[2]
+            said = dataclasses.replace(said, flags={**flags, name: given})
+        found = read(said)
+        value = setting.kind.parse(texts[number])
+        expected.append(((value,) if setting.repeatable else value, origin))
+        assert (getattr(found.settings, name), found.origins[name]) == expected[-1]
+    assert read(Sources()).origins[name] == "default"
+    assert getattr(read(Sources()).settings, name) == setting.default
+
+
+def test_a_switch_can_be_turned_off_by_its_variable(tmp_path: Path) -> None:
+    """1, true, yes and on; 0, false, no and off; what is empty says nothing."""
+    path = tmp_path / "inferd.toml"
+    path.write_text("[auth]\ninsecure_no_auth = true")
+    for text, value in (("0", False), ("No", False), ("off", False), ("true", True), ("", True)):
+        said = Sources(environment={"INFERD_INSECURE_NO_AUTH": text}, path=str(path))
+        assert read(said).settings.insecure_no_auth is value
+    with pytest.raises(Mistaken, match="INFERD_INSECURE_NO_AUTH must be true or false, not 'maybe'"):
+        read(Sources(environment={"INFERD_INSECURE_NO_AUTH": "maybe"}))
+
+
+def test_a_list_in_a_variable_is_divided_by_blanks() -> None:
+    """And a flag is repeated."""
+    said = Sources(environment={"INFERD_DEVICE": "cuda:0 cuda:1", "INFERD_ALLOW_UID": " 5  6 "})
+    assert read(said).settings.devices == ("cuda:0", "cuda:1") and read(said).settings.allow_uids == (5, 6)
+    said = Sources(flags={"devices": ("cpu",), "allow_uids": ("7", "8")}, environment={"INFERD_DEVICE": "cuda"})
+    assert read(said).settings.devices == ("cpu",) and read(said).settings.allow_uids == (7, 8)
+
+
+def test_models_of_the_command_line_take_the_place_of_the_files(tmp_path: Path) -> None:
+    """--set changes either."""
+    path = tmp_path / "inferd.toml"
+    path.write_text('[models.a]\ntarget = "virtual"\noptions.x = 1\n[models.b]\ntarget = "echo"\n')
+
+    def models(**more: Any) -> tuple[ModelConfig, ...]:
+        return read(Sources(path=str(path), **more)).settings.models
+
+    assert [model.name for model in models()] == ["a", "b"]
+    assert [model.name for model in models(models=("ner",))] == ["ner"]
+    assert models(options=("a.x=2", 'a.y="z"'))[0].options == {"x": 2, "y": "z"}
+    with pytest.raises(Mistaken, match="--set x=1: several models are served"):
+        models(options=("x=1",))
+
+
+def test_mistakes_of_every_source_are_told_together(tmp_path: Path) -> None:
+    """The file's by their lines, then what was said elsewhere; with one that is wrong nothing is compared."""
+    path = tmp_path / "inferd.toml"
+    path.write_text("[limits]\nslab_mib = 2\nmax_in_flight = 0\n")
+    with pytest.raises(Mistaken) as caught:
+        read(
+            Sources(
+                flags={"arena_mib": "much", "devices": ("cpu", "tpu")},
+                environment={"INFERD_LOG_LEVEL": "loud"},
+                path=str(path),
+                models=("nre",),
+                options=("x",),
+            )
+        )
+    said = str(caught.value).replace(str(path), "F").split("\n")
+    assert [text.split(" ")[0] for text in said] == [
+        *("F:2:", "F:3:"),
+        *("--device:", "--arena-mib", "INFERD_LOG_LEVEL:", "'nre'"),
+    ]
+
+
+def test_a_better_value_does_not_hide_a_mistake(tmp_path: Path) -> None:
+    """What is wrong in the file is told, also where a flag goes before it."""
+    path = tmp_path / "inferd.toml"
+    path.write_text("[limits]\nslab_mib = 2\n")
+    with pytest.raises(Mistaken, match=":2: slab_mib must be"):
+        read(Sources(flags={"slab_mib": "512"}, path=str(path)))
+
+
+def test_what_looks_into_files_is_asked_and_placed(tmp_path: Path) -> None:
+    """What serve finds in the files that settings name gets the line of the setting."""
+    from inferd.config import Contradiction
+
+    path = tmp_path / "inferd.toml"
+    path.write_text('[auth]\ntokens = "t"\n')
+    with pytest.raises(Mistaken) as caught:
+        read(Sources(path=str(path)), lambda settings: [Contradiction(("tokens",), f"{settings.tokens} is bad")])
+    assert str(caught.value) == f"{path}:2: {tmp_path}/t is bad"
+
+
+def test_what_contradicts_is_placed_where_it_was_said() -> None:
+    """A flag or a variable, where no file says it."""
+    said = Sources(flags={"listen": ("inferd://0.0.0.0:7999",)}, environment={"INFERD_SLAB_MIB": "128"})
+    with pytest.raises(Mistaken) as caught:
+        read(said)
+    open_to_all, too_large = str(caught.value).split("\n")
+    assert open_to_all.startswith("--listen: inferd://0.0.0.0:7999 can be reached from other machines")
+    assert too_large.startswith("INFERD_SLAB_MIB: payload_mib = 64 is over a quarter of slab_mib = 128")
+
+
+def test_settings_made_by_hand_are_checked_too() -> None:
+    """All that is wrong, a line each."""
+    with pytest.raises(ConfigError) as caught:
+        Settings(devices=("tpu",), slab_mib=8, models=(ModelConfig("a", "x:y"), ModelConfig("a", "x:y"))).check()
+    assert len(str(caught.value).split("\n")) == 3
+    Settings().check()
+
+
+def test_what_needs_a_restart() -> None:
+    """Sockets, memory and devices; the reload goes by the definitions."""
+    fixed = {"listen", "devices", "slab_mib", "arena_mib", "web"}
+    assert {name for name, setting in SETTINGS.items() if not setting.reloads} == fixed == set(NEEDS_RESTART)
+
+
+def test_definitions_hold_their_own_defaults() -> None:
+    """Each default is a value that the setting takes, and each name, flag, variable and place is there once."""
+    for setting in SETTINGS.values():
+        assert setting.help.endswith((".", "?"))
+        if setting.kind is WHOLE and not setting.repeatable:
+            assert setting.of_toml(setting.key, setting.default) == setting.default
+        assert setting.least is not None or setting.kind.types not in ((int,), (int, float))
+    for attribute in ("flag", "variable", "place"):
+        values = [getattr(setting, attribute) for setting in SETTINGS.values()]
+        assert len(set(values)) == len(values)
