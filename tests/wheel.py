@@ -15,6 +15,8 @@ EXPECTED = (
     "inferd/models/ner/weights.safetensors",
     "inferd/py.typed",
     "inferd_client/py.typed",
+    "inferd/systemd/system/inferd.service.d/cuda.conf",
+    "inferd/systemd/user/inferd.service",
     "inferd/wire/peer.py",
     "inferd_client/__init__.py",
 )
@@ -54,6 +56,10 @@ def main() -> None:
         run(python, "-c", TRY)
         refused = subprocess.run([where / "venv/bin/inferd", "serve"], capture_output=True, text=True, check=False)
         assert refused.returncode == 78 and "pip install" in refused.stderr, refused.stderr
+        units = run(where / "venv/bin/inferd", "systemd", "print", "--with", "cuda")
+        assert f"ExecStart={python} -P -m inferd serve" in units and "DeviceAllow=char-nvidia*" in units, units
+        doctor = subprocess.run([where / "venv/bin/inferd", "doctor"], capture_output=True, text=True, check=False)
+        assert doctor.returncode == 1 and "not installed; in a checkout" in doctor.stdout, doctor
         print(f"{wheel.name}: {wheel.stat().st_size // 1024} KiB, installed and tried in a clean environment")
 
 

@@ -1,0 +1,137 @@
+"""Sockets that systemd hands over: whose they are, which of them is whose, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from inferd.config import Settings
+from inferd.errors import ConfigError
+from inferd.serve.inherited import InheritedSockets, are_there
+from inferd.wire.address import Address
+
+# Where descriptors can be put in a row without closing one that is used.
+FREE = itertools.count(300, 10)
+
+
+def environ(count: int, names: str = "") -> dict[str, str]:
+    return {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": names, "HOME": "/"}
+
+
+def descriptors(*sockets: socket.socket) -> int:
+    """The sockets' descriptors put in a row; the first of them."""
+    first = next(FREE)
+    for place, sock in enumerate(sockets, first):
+        os.dup2(sock.fileno(), place)
+        sock.close()
+    return first
+
+
+def tcp(host: str = "127.0.0.1") -> socket.socket:
+    sock = socket.socket()
+    sock.bind((host, 0))
+    sock.listen(1)
+    return sock
+
+
+def unix(path: str | bytes) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    sock.listen(1)
+    return sock
+
+
+@pytest.fixture
+def closing():
+    """Closes what a test has taken over."""
+    taken: list[InheritedSockets] = []
+    yield taken.append
+    for inherited in taken:
+        for found in (*inherited.wire, *filter(None, [inherited.web])):
+            found.sock.close()
+
+
+def test_they_come_with_their_addresses_and_names(tmp_path: Path, closing) -> None:
+    """`web` is the gateway's, the others are the daemon's; none stays open in a program that is started; no variable
+    is left."""
+    name = f"inferd-test-{os.getpid()}"
+    first = descriptors(unix(str(tmp_path / "s")), tcp(), tcp(), unix(f"\0{name}"))
+    given = environ(4, "a:web:b:c")
+    inherited = InheritedSockets.from_environment(given, first)
+    closing(inherited)
+    assert given == {"HOME": "/"}
+    path, over_tcp, abstract = (found.address for found in inherited.wire)
+    assert path == Address(path=str(tmp_path / "s")) and abstract == Address(path=f"@{name}")
+    assert over_tcp.host == "127.0.0.1" and over_tcp.port
+    assert inherited.web is not None and inherited.web.address.port not in (0, over_tcp.port)
+    assert not any(found.sock.get_inheritable() for found in (*inherited.wire, inherited.web))
+
+
+@pytest.mark.parametrize("change", [{"LISTEN_PID": "1"}, {"LISTEN_PID": ""}, {"LISTEN_FDS": ""}])
+def test_what_was_meant_for_another_program_is_left_alone(change: dict[str, str]) -> None:
+    """LISTEN_PID says for whom they are; the variables are removed all the same."""
+    given = {**environ(1), **change}
+    assert not are_there(given)
+    inherited = InheritedSockets.from_environment(given)
+    assert given == {"HOME": "/"} and inherited.wire == [] and inherited.web is None
+
+
+def test_those_that_listen_names_are_taken_and_all_others_served_too(tmp_path: Path, closing) -> None:
+    """What is named and not handed over is bound; names of hosts and paths with links count as what they mean."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    first = descriptors(tcp(), tcp(), unix(str(tmp_path / "real" / "s")))
+    inherited = InheritedSockets.from_environment(environ(3), first)
+    closing(inherited)
+    one, other, path = inherited.wire
+    named = Address(host="localhost", port=other.address.port)
+    linked = Address(path=str(tmp_path / "link" / "s"))
+    bound = Address(host="127.0.0.1", port=0)
+    places = inherited.places((named, bound, linked))
+    assert places == [(named, other.sock), (bound, None), (linked, path.sock), (one.address, one.sock)]
+    assert inherited.places(()) == [(found.address, found.sock) for found in inherited.wire]
+
+
+def test_one_that_other_machines_reach_needs_credentials_like_any_other(tmp_path: Path, closing) -> None:
+    """0.0.0.0 is refused without tokens, on the wire and for the gateway, and by the reload that takes tokens away."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("me: 0123456789abcdef\n")
+    for name in ("", "web"):
+        inherited = InheritedSockets.from_environment(environ(1, name), descriptors(tcp("0.0.0.0")))
+        closing(inherited)
+        with pytest.raises(ConfigError, match="can be reached from other machines"):
+            inherited.check(Settings())
+        inherited.check(Settings(tokens=str(tokens)))
+        inherited.check(Settings(insecure_no_auth=True))
+
+
+def test_what_is_no_listening_stream_socket_is_refused(tmp_path: Path) -> None:
+    """A file, a datagram socket, a socket that does not listen (Accept=yes), two for one gateway, a gateway on Unix."""
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.bind(("127.0.0.1", 0))
+    silent = socket.socket()
+    cases = [
+        ([datagrams], "", "is no listening stream socket"),
+        ([silent], "", "Accept=yes"),
+        ([tcp(), tcp()], "web:web", "two sockets are named 'web'"),
+        ([unix(str(tmp_path / "s"))], "web", "the gateway listens on TCP"),
+    ]
+    for sockets, names, sentence in cases:
+        first = descriptors(*sockets)
+        with pytest.raises(ConfigError, match=sentence):
+            InheritedSockets.from_environment(environ(len(sockets), names), first)
+        for fd in range(first, first + len(sockets)):
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the refused one is closed already
+    file = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(ConfigError, match="is no socket"):
+        InheritedSockets.from_environment(environ(1), file)
+    os.close(file)
+    with pytest.raises(ConfigError, match="LISTEN_FDS=two"):
+        InheritedSockets.from_environment({**environ(1), "LISTEN_FDS": "two"})
