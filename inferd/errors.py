@@ -30,7 +30,17 @@ EXIT_CONFIG = 78
 
 
 class InferdError(Exception):
-    """The root of every error of inferd."""
+    """The root of every error of inferd.
+
+    Whoever catches it can ask each of them for `code`, `reason`, `retryable`, `retry_after_ms` and `request_id`; what
+    these say of an error that is no request's is here.
+    """
+
+    code: ClassVar[str] = "UNKNOWN"
+    reason: str = ""
+    retryable: bool = False
+    retry_after_ms: float | None = None
+    request_id: int = 0
 
 
 class ProtocolError(InferdError):
@@ -64,9 +74,6 @@ class RequestError(InferdError):
     `code` is the gRPC name, `reason` the case below it, `retryable` whether the same request can succeed later or
     elsewhere, `retry_after_ms` the server's estimate of when (None: it has none), `request_id` the connection's id.
     """
-
-    code: ClassVar[str] = "UNKNOWN"
-    retryable: bool = False
 
     def __init__(
         self,
@@ -181,6 +188,8 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
         InvalidArgument,
         "the payload of {actual} bytes is over this server's limit of {limit} bytes; send fewer rows",
     ),
+    # The one sentence about the operator's own files, for the operator: whoever may ask for a RELOAD.
+    "RELOAD_FAILED": (InvalidArgument, "nothing was changed: {problem}"),
     # These three come from the gateway only, in answers over HTTP.
     "BODY": (InvalidArgument, "the body {problem}"),
     "OUTPUT_UNKNOWN": (InvalidArgument, "model {model!r} has no output {field!r}; it returned {known}"),
@@ -192,6 +201,21 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
         Unauthenticated,
         "this server asks for a token, and {problem}; ask whoever runs it for one, and show it with token=… "
         "or --token-file",
+    ),
+    "GUESSING": (
+        ResourceExhausted,
+        "too many wrong tokens have come from this address, so none is looked at for now; try again after "
+        "retry_after_ms",
+    ),
+    # A client's own word, never on the wire.
+    "TLS": (Unauthenticated, "no TLS connection with {address}: {problem}"),
+    "PEER": (
+        Unauthenticated,
+        "{user} may not use this socket; ask whoever runs the server to let you in (allow_uids, allow_gids)",
+    ),
+    "ADMIN_ONLY": (
+        Unauthenticated,
+        "only root and the user that the daemon runs as may do this, and over its Unix socket only",
     ),
     "CLIENT_CANCELLED": (Cancelled, "the caller cancelled the request"),
     "SUPERSEDED": (Superseded, "a newer request with the same supersede key took its place"),
@@ -214,9 +238,17 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     ),
     "DEVICE_MEMORY": (ResourceExhausted, "the device ran out of memory on this request; send fewer rows"),
     "DRAINING": (Unavailable, "the server is shutting down; connect elsewhere"),
-    "WORKER_LOST": (Unavailable, "the worker computing this request died, and so did the one that tried it again"),
+    "WORKER_LOST": (
+        Unavailable,
+        "the workers that were to compute this request died; they are being replaced, so try again later",
+    ),
+    "MODEL_REPLACED": (Unavailable, "while the request waited, model {model!r} was removed or replaced; ask again"),
     "CONNECTION_LOST": (Unavailable, "the connection to {address} was lost before the answer came"),
     "CONNECT_FAILED": (Unavailable, "cannot connect to {address}: {problem}"),
+    "POISONED": (
+        Internal,
+        "two workers died while they computed this request, the second with no other; it is not tried again",
+    ),
     "MODEL_FAILED": (Internal, "model {model!r} raised an error on this request; the server's log has it"),
     "OUTPUT_INVALID": (Internal, "model {model!r} returned something that cannot be sent; the server's log has it"),
 }

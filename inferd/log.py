@@ -5,19 +5,29 @@
 prints `12:00:01.234 warning worker_died worker=0 pid=4711 status=SIGKILL`, or one JSON object when that is asked for.
 In the text, what has several lines (a traceback) follows below its event, indented: a line that begins at the margin is
 always an event's.
+
+Lines are written by a thread of their own, so that a pipe nobody reads, or a disk that stands still, stops the log and
+nothing else. What does not fit the queue is counted, and the count is in the log once it moves again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
+from collections import deque
 from typing import Any
 
 logger = logging.getLogger("inferd")
 
 INDENT = "    "
+# What a sink that takes nothing may hold up: some 2 MB.
+MAX_QUEUED_LINES = 10_000
+# How long an end of the process waits for its last lines to be written.
+FLUSH_TIMEOUT_S = 1.0
 
 
 def event(name: str, level: int = logging.INFO, **fields: Any) -> None:
@@ -26,29 +36,111 @@ def event(name: str, level: int = logging.INFO, **fields: Any) -> None:
 
 
 class Throttle:
-    """At most one line a second for each key; what is held back is counted into the next one.
+    """At most one line a second for each key, after a `burst` of so many; what is held back is counted into the next.
 
     Whoever can make the daemon write a line at will could otherwise fill its disk.
     """
 
-    def __init__(self, interval_s: float = 1.0) -> None:
+    def __init__(self, interval_s: float = 1.0, burst: int = 1) -> None:
         self._interval_s = interval_s
-        self._last: dict[str, float] = {}
+        self._burst_s = (burst - 1) * interval_s
+        self._free_at: dict[str, float] = {}  # when a line of the key may come without any burst
         self._held_back: dict[str, int] = {}
 
     def event(self, name: str, now: float, level: int = logging.WARNING, key: str = "", **fields: Any) -> None:
         """Logs the event unless one of the same name and key came less than a second ago."""
         key = f"{name} {key}"
-        if now - self._last.get(key, float("-inf")) < self._interval_s:
+        free_at = max(self._free_at.get(key, now), now)
+        if free_at - now > self._burst_s:
             self._held_back[key] = self._held_back.get(key, 0) + 1
             return
-        if len(self._last) > 1000:
-            self._last.clear()
-        self._last[key] = now
+        if len(self._free_at) > 1000:
+            self._free_at.clear()
+        self._free_at[key] = free_at + self._interval_s
         held_back = self._held_back.pop(key, 0)
         if held_back:
             fields["held_back"] = held_back
         event(name, level, **fields)
+
+
+class Writer(logging.Handler):
+    """Takes lines at once and has a thread write them to the descriptor `fd`, in their order.
+
+    `dropped` counts the lines that found the queue full, or that the descriptor did not take.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._lines: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._writing = False
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+        self._told = 0  # how many of those are in the log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queues the record's line."""
+        try:
+            line = self._line(record)
+        except Exception:
+            self.handleError(record)
+            return
+        with self._changed:
+            if len(self._lines) >= MAX_QUEUED_LINES:
+                self.dropped += 1
+                return
+            self._lines.append(line)
+            self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+            self._thread.start()
+
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Returns when all is written, or after the time: a sink that stands still must not hold up an end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._lines and not self._writing, timeout_s)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode(errors="backslashreplace") + b"\n"
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._lines)
+                self._writing = True
+                line = self._lines.popleft()
+            if self._write(line) and self.dropped > self._told and not self._lines:
+                self._told = self.dropped
+                record = logging.LogRecord(logger.name, logging.WARNING, "", 0, "log_lines_dropped", (), None)
+                record.__dict__["fields"] = {"in_all": self._told}
+                self._write(self._line(record))
+
+    def _write(self, line: bytes) -> bool:
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError:  # a full disk, a reader that is gone
+            self.dropped += 1
+            return False
+        return True
+
+
+_writer: Writer | None = None
+
+
+def dropped() -> int:
+    """How many lines of this process the log has lost, because whoever takes it stood still, was full, or was gone."""
+    return _writer.dropped if _writer is not None else 0
+
+
+def flush() -> None:
+    """Returns when the log is written, or after a second. For those who end this process by os._exit."""
+    if _writer is not None:
+        _writer.flush()
 
 
 class TextFormatter(logging.Formatter):
@@ -94,7 +186,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(log_format: str, level: str) -> None:
-    """Sends the log to standard error, as `text` or `json`."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    """Sends the log to standard error, as `text` or `json`. May be called again, with others."""
+    global _writer
+    if _writer is None:
+        _writer = Writer(sys.stderr.fileno())
+    _writer.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(handlers=[_writer], level=level.upper(), force=True)

@@ -7,12 +7,20 @@ which a container has 64 MiB.
 from __future__ import annotations
 
 import bisect
+import ctypes
 import mmap
 import os
 
 PAGE_BYTES = 4096
 # Pages are taken from the system in steps this large as they are first needed, so that a daemon at rest is small.
 GROWTH_BYTES = 16 * 1024 * 1024
+
+
+def give_back_freed() -> None:
+    """Gives memory that this process has freed back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Region:
@@ -25,7 +33,7 @@ class Region:
     def __init__(self, fd: int, nbytes: int) -> None:
         self.fd = fd
         self.nbytes = nbytes
-        self._ensured = 0
+        self.ensured = 0  # bytes whose pages are there for certain
         self._mmap = mmap.mmap(fd, nbytes)
         self.view = memoryview(self._mmap)
 
@@ -45,10 +53,10 @@ class Region:
 
     def ensure(self, end: int) -> None:
         """Takes the pages below `end` from the system. Raises OSError when there are none."""
-        if end > self._ensured:
+        if end > self.ensured:
             upto = min(-(-end // GROWTH_BYTES) * GROWTH_BYTES, self.nbytes)
-            os.posix_fallocate(self.fd, self._ensured, upto - self._ensured)
-            self._ensured = upto
+            os.posix_fallocate(self.fd, self.ensured, upto - self.ensured)
+            self.ensured = upto
 
     def close(self) -> None:
         """Gives the descriptor and, once no view is left, the mapping back."""

@@ -24,8 +24,9 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(sys.argv[1]):
         return  # the daemon ended before that took effect
-    # Ctrl-C goes to the whole terminal; when to go is the daemon's word.
+    # Ctrl-C, and the end of a terminal, go to all who are in it; when to go is the daemon's word.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     orders = sys.stdin.buffer
     settings = GatewaySettings.parse(orders.readline())
     log.set_up(settings.log_format, settings.log_level)
@@ -46,6 +47,10 @@ async def _serve(settings: GatewaySettings) -> None:
         while order := await orders.readline():
             if order == b"drain\n":
                 gateway.drain()
+            else:
+                settings = GatewaySettings.parse(order)
+                log.set_up(settings.log_format, settings.log_level)
+                gateway.reloaded(settings)
         await gateway.close()
 
 

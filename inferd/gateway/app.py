@@ -50,7 +50,8 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._access = Access(settings.origins, settings.loopback_only)
-        self._callers = Callers(settings.daemon, settings.token)
+        self._held = settings.held
+        self._callers = Callers(settings.daemon, settings.token, settings.asks_for_tokens)
         self._health = Health(self._callers.own)
         self._rest = Rest(self._callers, self._health, settings.payload_bytes)
         self._counts = HttpCounts()
@@ -79,7 +80,7 @@ class Gateway:
         )
         app.on_response_prepare.append(_marked)
         self._limit = settings.max_connections
-        self._asks_for_tokens = bool(settings.token)
+        self._asks_for_tokens = settings.asks_for_tokens
 
     async def open(self, listening: socket.socket) -> None:
         """Answers at this socket from now on."""
@@ -92,9 +93,19 @@ class Gateway:
         self._sweeping = asyncio.create_task(self._sweep())
         self._sweeping.add_done_callback(_told)
 
+    def reloaded(self, settings: GatewaySettings) -> None:
+        """These hold for every request that comes from now on; WebSockets that are open stay."""
+        self._access = Access(settings.origins, settings.loopback_only)
+        self._callers.reloaded(settings.asks_for_tokens)
+        self._rest.bodies.limit = settings.payload_bytes
+        self._connections.limit = settings.max_connections
+        self._asks_for_tokens = settings.asks_for_tokens
+
     def drain(self) -> None:
         """The daemon is going away: this stays alive, and says that it is not ready."""
         self._health.draining = True
+        if self._held:
+            self._server.close()  # who comes now waits for the next gateway, and is not turned away by this one
 
     async def close(self) -> None:
         """Ends when the last answers are written."""

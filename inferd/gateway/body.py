@@ -20,7 +20,7 @@ class Bodies:
     """Reads bodies of at most `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._held = 0
 
     @asynccontextmanager
@@ -48,10 +48,10 @@ class Bodies:
 
     def _hold(self, nbytes: int, held: int = 0) -> int:
         """How many bytes more are held from now on. Raises when that is too much."""
-        if nbytes > self._limit:
-            raise make("PAYLOAD_TOO_LARGE", actual=nbytes, limit=self._limit)
+        if nbytes > self.limit:
+            raise make("PAYLOAD_TOO_LARGE", actual=nbytes, limit=self.limit)
         more = max(0, nbytes - held)
-        if self._held + more > LARGEST_AT_ONCE * self._limit:
+        if self._held + more > LARGEST_AT_ONCE * self.limit:
             raise make("SLAB_FULL")
         self._held += more
         return more

@@ -39,15 +39,15 @@ class Connections:
 
     def __init__(self, factory: Callable[[], Protocol], limit: int) -> None:
         self._factory = factory
-        self._limit = limit
+        self.limit = limit
         self._watched: dict[Protocol, _Watched] = {}
 
     def accept(self) -> asyncio.Protocol:
         """A protocol for a connection that has just come; one that closes it if there are too many."""
         now = monotonic()
-        if len(self._watched) >= self._limit:
+        if len(self._watched) >= self.limit:
             self.sweep(now)
-            if len(self._watched) >= self._limit:
+            if len(self._watched) >= self.limit:
                 return _Refusal()
         protocol = self._factory()
         self._watched[protocol] = _Watched(now)

@@ -131,5 +131,5 @@ def _counted(counters: Mapping[str, int]) -> Iterator[Metric]:
         elif head == "failed":
             failed.add_metric((rest.upper(),), count)
     yield from (released, refused, failed, cancelled)
-    for name in ("connections_cut", "batches_raised", "arena_waits"):
+    for name in ("connections_cut", "batches_raised", "arena_waits", "dropped_logs"):
         yield CounterMetricFamily(f"inferd_{name}", f"The daemon's counter {name}.", counters.get(name, 0))

@@ -14,7 +14,7 @@ from inferd_client.codec import NUMPY_DTYPES, WIRE_DTYPES
 
 from inferd.errors import RequestError, make
 from inferd.gateway.oip import BYTES, Array, Asked, Signature, announced
-from inferd.wire.tensor import ITEM_BYTES, MAX_DIM, MAX_DIMS, Spec
+from inferd.wire.tensor import ITEM_BYTES, MAX_DIM, MAX_DIMS, MAX_TENSORS, Spec
 
 LENGTH = struct.Struct("<I")  # in front of each element of a binary BYTES tensor
 # Thirty years. A number of JSON can have any size, and that of a float must do.
@@ -53,9 +53,22 @@ def parse(body: memoryview, json_bytes: int | None, signature: Signature) -> Ask
 
 def _json(text: memoryview, what: str) -> Any:
     try:
-        return json.loads(bytes(text))
+        return json.loads(bytes(text), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise make("BODY", problem=f"is no JSON: {what} cannot be read") from error
+
+
+def _no_number(text: str) -> float:
+    """NaN, Infinity and -Infinity are no JSON, though Python reads them."""
+    raise ValueError(f"{text} is no JSON")
+
+
+def _finite(text: str) -> float:
+    """1e999 is JSON, and no float."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def _list(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]] | None:
@@ -67,6 +80,8 @@ def _list(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]] | None:
         isinstance(row, dict) and isinstance(row.get("name"), str) and _is_text(row["name"]) for row in rows
     ):
         raise make("FIELD_TYPE", field=name, expected="a list of objects, each with a name")
+    if len(rows) > MAX_TENSORS:
+        raise make("FIELD_VALUE", field=name, problem=f"has {len(rows)} tensors, at most {MAX_TENSORS} are allowed")
     return rows
 
 
@@ -136,9 +151,13 @@ def _from_json(name: str, dtype: str, count: int, data: Any) -> Array | list[Any
             raise make("TENSOR", field=name, problem=f"its data goes beyond {limits.min} to {limits.max}")
     try:
         with np.errstate(over="ignore"):
-            return np.array(flat, np.float64).astype(numpy_dtype) if dtype == "BF16" else np.array(flat, numpy_dtype)
+            array = np.array(flat, np.float64).astype(numpy_dtype) if dtype == "BF16" else np.array(flat, numpy_dtype)
     except OverflowError as error:
         raise make("TENSOR", field=name, problem="has a number that no float can hold") from error
+    if not whole and dtype != "BOOL" and not np.isfinite(array).all():
+        # JSON has no infinity, so nobody means one: 1e999, or 1e39 for FP32.
+        raise make("TENSOR", field=name, problem=f"has a number that no {dtype} can hold")
+    return array
 
 
 def _flat(name: str, data: Any) -> list[Any]:
@@ -231,7 +250,7 @@ def _value(name: str, kind: str, element: str | bytes) -> Any:
     if kind == "STRING":
         return text
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=_finite, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         problem = f"has an element that is no JSON, in which a {kind} travels here"
         raise make("FIELD_VALUE", field=name, problem=problem) from error

@@ -33,7 +33,7 @@ class Rest:
     def __init__(self, callers: Callers, health: Health, payload_bytes: int) -> None:
         self._callers = callers
         self._health = health
-        self._bodies = Bodies(payload_bytes)
+        self.bodies = Bodies(payload_bytes)
 
     def routes(self) -> list[web.RouteDef]:
         """The addresses below /v2."""
@@ -104,7 +104,7 @@ class Rest:
         arrived = monotonic()
         async with self.client(request) as client:
             signature = await self._signature(request, client)
-            async with self._bodies.read(request) as body:
+            async with self.bodies.read(request) as body:
                 asked = await _in_place_or_thread(len(body), parse, body, _json_bytes(request), signature)
                 result = await _run(client, request, signature.name, asked, arrived)
             # Whoever takes long to read the answer shall not keep the body, too: it no longer counts.

@@ -1,4 +1,6 @@
-"""What the daemon tells its gateway at the start, as one line of JSON on standard input (inferd/serve/gateway.py)."""
+"""What the daemon tells its gateway, at the start and when it changes: a line of JSON on standard input
+(inferd/serve/gateway.py).
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,21 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """`fd` is the listening socket, `daemon` the URL of the daemon's private socket, `token` what the gateway shows
-    there when it asks in nobody's name; `loopback_only` says that nobody else can reach the socket."""
+    there when it asks in nobody's name; `asks_for_tokens` says that callers must show one of their own, `loopback_only`
+    that nobody else can reach the socket, `held` that somebody keeps it for the next gateway. Only the limits,
+    `asks_for_tokens`, the origins and the log change later."""
 
     fd: int
     daemon: str
     token: str
+    asks_for_tokens: bool
     loopback_only: bool
     origins: tuple[str, ...]
     payload_bytes: int
     max_connections: int
     log_format: str
     log_level: str
+    held: bool = False
 
     @classmethod
     def parse(cls, line: bytes) -> GatewaySettings:

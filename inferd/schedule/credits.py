@@ -14,11 +14,11 @@ FIRST = 256.0
 class Window:
     """One connection's credits. Never below one, never above `largest`."""
 
-    __slots__ = ("_largest", "_next_cut", "_size", "credits")
+    __slots__ = ("_next_cut", "_size", "credits", "largest")
 
     def __init__(self, largest: int) -> None:
-        self._largest = float(largest)
-        self._size = min(FIRST, self._largest)
+        self.largest = largest
+        self._size = min(FIRST, float(largest))
         self._next_cut = 0.0
         self.credits = int(self._size)
 
@@ -26,8 +26,8 @@ class Window:
         """A request has waited `delay` of its `budget` seconds before it began."""
         if delay > TARGET * budget:
             self.congested(delay, now)
-        elif self._size < self._largest:
-            self._size = min(self._size + 1.0 / self._size, self._largest)
+        elif self._size < self.largest:
+            self._size = min(self._size + 1.0 / self._size, float(self.largest))
             self.credits = int(self._size)
 
     def congested(self, delay: float, now: float) -> None:

@@ -46,6 +46,13 @@ class Known:
             for rows, seconds in measured:
                 prior.observe(rows, seconds)
 
+    def forget(self, model: Hashable) -> None:
+        """The model is served no longer."""
+        self._priors.pop(model, None)
+        for found in (self.latencies, self._ceilings):
+            for key in [key for key in found if isinstance(key, tuple) and key[0] == model]:
+                del found[key]
+
     def latency(self, lane: Hashable, weight: float = 1.0) -> Latency:
         """Of a lane's batches; `weight` is that of its rows."""
         latency = self.latencies.get(lane)
@@ -88,6 +95,15 @@ class Known:
             patience = 2 * known.patience
         self._ceilings[lane] = Ceiling(fewer, patience)
         return fewer
+
+    def forgive(self, lane: Hashable, rows: int, max_rows: int) -> None:
+        """It was not how many they were: the lane may have `rows` again, as before."""
+        ceiling = self._ceilings.get(lane)
+        if ceiling is not None:
+            if rows >= max_rows:
+                del self._ceilings[lane]
+            else:
+                ceiling.rows = rows
 
     def ran(self, lane: Hashable, rows: int, max_rows: int, seconds: float) -> int | None:
         """A batch has run. Returns how many rows the lane may have from here on, if that has changed: after enough full

@@ -58,13 +58,15 @@ T = TypeVar("T", bound=Ticket)
 
 
 class Halving:
-    """A batch that raised and was cut in two. `failed` counts the halves that raised as well."""
+    """A batch that raised and was cut in two. `failed` counts the halves that raised as well; `largest` is how many
+    rows its lane might have before the first of its batches ran out of memory (0: none has)."""
 
-    __slots__ = ("above", "failed")
+    __slots__ = ("above", "failed", "largest")
 
-    def __init__(self, above: Halving | None) -> None:
+    def __init__(self, above: Halving | None, largest: int = 0) -> None:
         self.above = above
         self.failed = 0
+        self.largest = largest
 
 
 class Batch(Generic[T]):
@@ -518,7 +520,7 @@ class Scheduler(Generic[T]):
         except ValueError:
             pass
 
-    def split(self, batch: Batch[T]) -> T | None:
+    def split(self, batch: Batch[T], largest: int = 0) -> T | None:
         """The model raised on the batch. Returns the guilty ticket if it was alone; otherwise halves run next.
 
         When both halves raise at two levels in a row, halving does not pay any more and the rest runs one by one: a
@@ -527,28 +529,41 @@ class Scheduler(Generic[T]):
         """
         self._ended(batch)
         if len(batch.tickets) == 1:
-            batch.tickets[0].state = State.OVER
-            return batch.tickets[0]
+            [ticket] = batch.tickets
+            if batch.rows > ticket.rows:
+                # It was not alone: others of its batch have been taken out since, and it can have been one of them.
+                self._run_again([Batch([ticket], batch.half_of)])
+                return None
+            ticket.state = State.OVER
+            return ticket
         level = batch.half_of
         if level is not None:
             level.failed += 1
             if level.failed == 2 and level.above is not None and level.above.failed == 2:
-                self._run_again([Batch([ticket]) for ticket in batch.tickets])
+                self._run_again([Batch([ticket], level) for ticket in batch.tickets])
                 return None
         middle = len(batch.tickets) // 2
-        below = Halving(level)
+        below = Halving(level, largest)
         self._run_again([Batch(batch.tickets[:middle], below), Batch(batch.tickets[middle:], below)])
         return None
 
     def out_of_memory(self, batch: Batch[T]) -> T | None:
-        """The device had no memory for the batch: halves run next, and its lane never takes as many again. Returns the
-        ticket that does not fit alone."""
-        key = batch.tickets[0].lane
-        largest = self.known.out_of_memory(key, batch.rows)
-        lane = self._lanes.get(key)
-        if lane is not None and lane.largest > largest:
-            lane.bound(largest)
-        return self.split(batch)
+        """The device had no memory for the batch: halves run next, and its lane does not take as many again for long.
+        Returns the ticket that does not fit alone: then it was to blame, and not how many there were, and its lane may
+        have as many as before it came. (Otherwise whoever asks for too much makes everybody run alone.)"""
+        first, level = batch.tickets[0], batch.half_of
+        key, lane = first.lane, self._lanes.get(first.lane)
+        before = level.largest if level is not None else self.known.largest(key, first.max_rows)
+        guilty = self.split(batch, before)
+        if guilty is None:
+            largest = self.known.out_of_memory(key, batch.rows)
+            if lane is not None and lane.largest > largest:
+                lane.bound(largest)
+        elif before:
+            self.known.forgive(key, before, first.max_rows)
+            if lane is not None:
+                lane.bound(before)
+        return guilty
 
     def lost(self, batch: Batch[T]) -> list[T]:
         """The worker died with the batch: each ticket runs once more, alone, so that one that kills workers takes no
@@ -563,6 +578,15 @@ class Scheduler(Generic[T]):
             else:
                 self._run_again([Batch([ticket])])
         return given_up
+
+    def charge(self, ticket: T, seconds: float, now: float) -> None:
+        """The ticket has cost so many seconds of a device that nobody had expected: its client is that much further
+        ahead of its share."""
+        client = ticket.client
+        if client is not None:
+            start = max(client.tag, now)
+            most = max(start, now + LEAD * ticket.budget)
+            client.tag = min(start + seconds * max(1, self._backlogged) / self.workers, most)
 
     def suspect(self, tickets: list[T]) -> None:
         """A worker died while it prepared these, which wait: the guilty one may be among them, so each runs alone."""
@@ -586,6 +610,9 @@ class Scheduler(Generic[T]):
             self.queued += len(batch.tickets)
             for ticket in batch.tickets:
                 ticket.state = State.QUEUED
+                if ticket.due is not None:
+                    self._number += 1
+                    heapq.heappush(self._expiry, (ticket.due, self._number, ticket))
                 if ticket.client is not None:
                     if not ticket.client.queued:
                         self._backlogged += 1

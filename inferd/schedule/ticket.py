@@ -25,15 +25,17 @@ class Client:
     """Whoever is to get a fair share: a token, a user or an address, however many connections it opens.
 
     `tag` is the time by which the device would have done all of this client's work, had the client its fair share of it
-    (the finish tag of start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996). `queued` counts its waiting tickets.
+    (the finish tag of start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996). `queued` counts its waiting tickets,
+    `arriving_bytes` what of its payloads is announced and not here.
     """
 
-    __slots__ = ("name", "queued", "tag")
+    __slots__ = ("arriving_bytes", "name", "queued", "tag")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.tag = 0.0
         self.queued = 0
+        self.arriving_bytes = 0
 
 
 class Ticket:

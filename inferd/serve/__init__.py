@@ -14,4 +14,6 @@ The way of one request, file by file:
 
     report.py         the timeline in a reply, and the status
     daemon.py         signals, the ready line, the drain
+    inherited.py      sockets that systemd hands over
+    notify.py         what systemd is told; heartbeat.py: that the daemon is alive, and what it does
 """

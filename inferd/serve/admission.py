@@ -6,7 +6,7 @@ What is decided for one header holds for every request with the same header, so 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Any
 
 from inferd.errors import RequestError, make
@@ -51,7 +51,7 @@ class Model:
 
     `latency` is what its batches took in the warm-up, (rows, seconds) each, of items of `latency_elements` elements;
     `objective_s` the time in which it wants its requests answered, or None; `batch_sizes` are the only ones it
-    computes, or none.
+    computes, or none. `replaced` is set when it is served no longer, or another one under its name.
     """
 
     __slots__ = (
@@ -69,13 +69,13 @@ class Model:
         "padding",
         "preprocess_s",
         "ragged",
-        "results",
-        "rows",
+        "replaced",
         "version",
     )
 
     def __init__(self, index: int, description: dict[str, Any]) -> None:
         self.index = index
+        self.replaced = False
         self.description = description
         self.name: str = description["name"]
         self.max_batch_size: int = description["max_batch_size"]
@@ -93,8 +93,6 @@ class Model:
         self.latency_elements: int = description.get("latency_elements", 1)
         self.batch_sizes: tuple[int, ...] = tuple(description.get("batch_sizes") or ())
         self.preprocess_s = 0.0  # what its preprocess takes a row, as last seen; 0 if it has none
-        self.results = 0
-        self.rows = 0
         self.meters = Meters()
 
     def shape_in_lane(self, tensor: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -160,15 +158,30 @@ class Door:
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
+        self._next_index = 0
         self._plans: dict[Infer, Plan | RequestError] = {}
         # A small number for each combination of names, dtypes and shapes: lanes are hashed several times a request.
         self._shapes: dict[Hashable, int] = {}
         self._next_shapes = 0
 
-    def open(self, descriptions: list[dict[str, Any]]) -> None:
-        """These models are served."""
-        self.models = {d["name"]: Model(index, d) for index, d in enumerate(descriptions)}
+    def open(self, descriptions: list[dict[str, Any]], kept: Collection[str] = ()) -> list[Model]:
+        """These models are served from here on; those named in `kept` are what they have been. Returns the new ones."""
+        before, self.models = self.models, {}
+        new: list[Model] = []
+        for description in descriptions:
+            name = description["name"]
+            if name in kept:
+                self.models[name] = before[name]
+                continue
+            model = self.models[name] = Model(self._next_index, description)
+            self._next_index += 1
+            new.append(model)
+            if name in before:
+                model.meters = before[name].meters  # what is counted of a name never becomes less
+        for model in before.values():
+            model.replaced = self.models.get(model.name) is not model
         self._plans.clear()
+        return new
 
     def plan(self, header: Infer) -> Plan | RequestError:
         """What to do with requests of this header."""

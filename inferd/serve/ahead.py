@@ -51,14 +51,15 @@ class Ahead:
         asyncio.get_running_loop().call_later(length_s - lead_s, self._ask, worker, worker.batch_id, batch, pause_s)
 
     def _ask(self, worker: Worker[Batch[Request]], batch_id: int, batch: Batch[Request], pause_s: float) -> None:
-        if worker.batch is not batch or worker.batch_id != batch_id:
+        if worker.batch is not batch or worker.batch_id != batch_id or worker.leaving:
             return
         prepared = self._prepared.setdefault(worker.id, {})
         requests = [request for request in self._likely(batch.ends_at) if request not in prepared]
         if requests and requests[0].plan.model.preprocess_s:
             first = len(prepared)
             tables, numbers = pack_requests(requests)
-            packet = b.pack(b.PREPARE, batch_id, first, requests[0].plan.model.index, tables, numbers)
+            position = worker.positions[requests[0].plan.model.name]
+            packet = b.pack(b.PREPARE, batch_id, first, position, tables, numbers)
             if len(packet) > b.MAX_PACKET_BYTES:
                 return
             self._executor.prepare(worker.id, packet)

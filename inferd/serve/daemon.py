@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
+import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 
-from inferd import log
+from inferd import failpoints, log
 from inferd.config import MIB, Settings, web_url
-from inferd.errors import ConfigError
+from inferd.errors import ConfigError, InferdError
 from inferd.memory import Region
 from inferd.serve.engine import Engine
 from inferd.serve.executor import Executor
 from inferd.serve.gateway import Gateway
+from inferd.serve.heartbeat import Heartbeat
+from inferd.serve.inherited import InheritedSockets
 from inferd.serve.listener import Listener
+from inferd.serve.notify import Notifier
+from inferd.serve.reload import Reloader
 from inferd.serve.tokens import GATEWAY
 from inferd.wire.address import Address
 
@@ -25,13 +32,37 @@ OWN_DESCRIPTORS = 64
 
 
 async def serve(
-    settings: Settings, executor: Executor, on_ready: Callable[[list[Address], Address | None], None]
+    settings: Settings,
+    executor: Executor,
+    on_ready: Callable[[list[Address], Address | None], None],
+    reread: Callable[[], Settings] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
 
+    SIGHUP puts in force what `reread` returns; without one only what the files of `settings` hold is read anew.
     `on_ready` gets the addresses, and the gateway's if there is one, once every worker has loaded its models. Raises
     ConfigError, ModelLoadError and DeviceUnavailable.
     """
+    # Read and removed before anything is started that would take them for its own.
+    notifier = Notifier.from_environment(os.environ)
+    try:
+        inherited = InheritedSockets.from_environment(os.environ)
+        await _serve(settings, executor, on_ready, reread or (lambda: settings), notifier, inherited)
+    except InferdError as error:
+        notifier.doing(f"failed: {error}")
+        raise
+    finally:
+        notifier.close()
+
+
+async def _serve(
+    settings: Settings,
+    executor: Executor,
+    on_ready: Callable[[list[Address], Address | None], None],
+    reread: Callable[[], Settings],
+    notifier: Notifier,
+    inherited: InheritedSockets,
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = 0
@@ -42,26 +73,55 @@ async def serve(
         stop.set()
         if signals > 1:
             hurry.set()
+            engine.abandon()
+            if gateway is not None:
+                gateway.abandon()
 
     hurry = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
 
-    settings.check()
+    # SIGABRT, from systemd's watchdog or from the C library, says where every thread is before it kills.
+    faulthandler.enable(sys.__stderr__ or 2)
+    if failpoints.ON:
+        log.event("failpoints_on", logging.WARNING, names=sorted(failpoints.ON), effect="this daemon is made to fail")
+    inherited.check(settings)
     check_memory(settings)
     allow_descriptors(settings.max_connections + OWN_DESCRIPTORS)
     engine = Engine(settings, executor)
     listener = Listener(engine)
     gateway = None
-    if settings.web is not None:
+    if inherited.web is not None:
+        gateway = Gateway(settings, inherited.web.address, inherited.web.sock)
+    elif settings.web is not None:
         gateway = Gateway(settings, settings.web)
+    if gateway is not None:
         gateway.bind()
         if engine.tokens is not None:
             engine.tokens.add(GATEWAY, gateway.token)
+
+    def reread_and_checked() -> Settings:
+        settings = reread()
+        inherited.check(settings)
+        return settings
+
+    reloader = engine.reloader = Reloader(engine, reread_and_checked, gateway, notifier)
+    in_terminal = _has_terminal()
+
+    def on_hangup() -> None:
+        if in_terminal and not _has_terminal():
+            on_signal()  # the terminal has been closed, and nobody means a reload
+        else:
+            reloader.hung_up()
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    heartbeat = Heartbeat(engine, notifier, engine.clock)
     try:
+        heartbeat.start()
         await _unless(stop, engine.start())
         if not stop.is_set():
-            addresses = [await listener.open(address) for address in settings.listen]
+            places = inherited.places(settings.listen)
+            addresses = [await listener.open(address, sock=sock) for address, sock in places]
             # The collector walking what never goes away is a pause for everybody.
             gc.collect()
             gc.freeze()
@@ -70,20 +130,26 @@ async def serve(
                 await _unless(stop, gateway.start())
         if not stop.is_set():
             web = gateway.address if gateway is not None else None
-            places = [str(address) for address in addresses] + ([web_url(web)] if web is not None else [])
-            log.event("ready", models=[model.name for model in settings.models], addresses=places)
+            urls = [str(address) for address in addresses] + ([web_url(web)] if web is not None else [])
+            log.event("ready", models=[model.name for model in settings.models], addresses=urls)
+            heartbeat.ready()
             on_ready(addresses, web)
+            reloader.start()
             await stop.wait()
+        reloader.close()
         if gateway is not None:
             gateway.drain()
         listener.close()
+        heartbeat.draining()
         log.event("draining", in_flight=sum(len(session.in_flight) for session in engine.sessions))
-        await _unless(hurry, engine.drain(settings.drain_timeout_s))
+        await _unless(hurry, engine.drain(engine.settings.drain_timeout_s))
     finally:
+        reloader.close()
         listener.close()
         await engine.close()
         if gateway is not None:
             await gateway.close()
+        heartbeat.stop()
         log.event("stopped")
 
 
@@ -108,6 +174,15 @@ def allow_descriptors(wanted: int) -> None:
             pass
     if soft != resource.RLIM_INFINITY and soft < wanted:
         log.event("few_descriptors", logging.WARNING, limit=soft, max_connections=wanted - OWN_DESCRIPTORS)
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal controls this process."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 async def _unless(event: asyncio.Event, work: object) -> None:

@@ -9,32 +9,51 @@ It owns the slab, the scheduler and the pool, which decide; here their decisions
 from __future__ import annotations
 
 import asyncio
+import heapq
+import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inferd import log
+from inferd import failpoints, log
 from inferd.config import MIB, Settings
 from inferd.errors import CATALOGUE, InvalidArgument, RequestError, make
-from inferd.memory import Region
+from inferd.memory import Region, give_back_freed
 from inferd.schedule.scheduler import REPLY_MARGIN_S, Batch, Scheduler
 from inferd.schedule.ticket import Client, State
 from inferd.serve import report
-from inferd.serve.admission import Door
+from inferd.serve.admission import Door, Model, Plan
 from inferd.serve.executor import Executor
 from inferd.serve.pool import Pool
 from inferd.serve.refusal import overloaded, too_late
 from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
-from inferd.serve.tokens import read_tokens
+from inferd.serve.strangers import Strangers
+from inferd.serve.tls import context_of
+from inferd.serve.tokens import Guesses, read_tokens
 from inferd.serve.workers import Place, Workers
 from inferd.wire.frame import Limits
 from inferd.wire.messages import Infer, Message, with_timing
 from inferd.wire.values import pack_values
 
+if TYPE_CHECKING:
+    from inferd.serve.reload import Reloader
+
+# Clients without a connection that are remembered because they are ahead of their share, those first that are furthest.
+MAX_DEBTORS = 4096
 HOUSEKEEPING_S = 1.0
+# What connections may have unsent in the daemon's own memory, all of them together.
+MAX_UNSENT_BYTES = 256 * MIB
+# Who has taken nothing for so long is cut before others when that is too much.
+STALLED_S = 1.0
+# After more than this was unsent, or so many connections have gone, what the allocator keeps goes back to the system.
+KEPT_BYTES = 64 * MIB
+CROWD = 256
+# Payloads on their way from one client may take so many times the room that they leave to all others. So it has three
+# quarters of it at most, and a client that comes later still has the rest.
+GREED = 3
 # A STATUS is made at most a hundred times a second, however often it is asked for: one who asked without end raised
 # another's p50 from 7 to 252 ms.
 STATUS_S = 0.01
@@ -42,6 +61,13 @@ STATUS_S = 0.01
 LONG_TURN_S = 0.005
 # How much of the estimate of what writing a batch's answers takes is from the last batch.
 REPLY_GAIN = 0.1
+# When it is worth asking again a daemon whose workers died again and again.
+RETRY_WORKER_MS = 1000.0
+# How often batches that run are looked through for requests whose time is over: I3 gives a quarter of a second.
+OVERDUE_EVERY_S = 0.05
+# How long a daemon that has finished its work waits for clients to read GOAWAY and to hang up: longer than it takes a
+# busy client to come round to it.
+LINGER_S = 0.25
 # What a worker finds wrong with a request's values, in sentences of the catalogue.
 OF_THE_REQUEST = frozenset({"VALUES", "ROWS", "TENSOR", "INPUT_MISSING", "INPUT_UNKNOWN", "INPUT_DTYPE"})
 
@@ -64,18 +90,26 @@ class Engine:
         self.slab = Slab(Region.create("slab", settings.slab_mib * MIB))
         self.scheduler: Scheduler[Request] = scheduler or Scheduler(len(settings.devices))
         self.pool: Pool[Batch[Request]] = Pool(settings.devices)
-        self.workers = Workers(self.pool, executor, self, clock)
+        self.workers = Workers(self.pool, executor, self, clock, settings)
         self.door = Door()
+        self.reloader: Reloader | None = None
         self.tokens = read_tokens(settings.tokens) if settings.tokens else None
+        self.guesses = Guesses()
+        self.tls = context_of(settings)
         self.sessions: set[Session] = set()
+        self.strangers: Strangers[Session] = Strangers()
         self._clients: dict[str, Client] = {}
         self.counters: Counter[str] = Counter()
         self.throttle = log.Throttle()
         self.draining = False
+        self.pool_lost: RequestError | None = None  # what requests are told while there is no worker to count on
         self._dispatching = False
         self._arriving_bytes = 0
+        self.unsent_bytes = 0
+        # The most there has been of both since memory was given back to the system.
+        self._most_unsent_bytes = self._most_sessions = 0
         self._dirty: list[Session] = []
-        self.started_at = time.time()
+        self.started_at = clock()
         self._status = b""
         self._status_until = -math.inf
         # What is kept of a request's time for its way: until the answers of its batch are written, and as long again,
@@ -88,6 +122,7 @@ class Engine:
         self._looked_at = 0.0
         self._housekeeping: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self._expiry_at = float("inf")
 
     async def start(self) -> None:
@@ -124,7 +159,7 @@ class Engine:
         self._turn_began = None
 
     def client(self, name: str) -> Client:
-        """Whoever shares fairly under that name. Forgotten by housekeeping when none of its connections is left."""
+        """Whoever shares fairly under that name. Forgotten by housekeeping, see there."""
         return self._clients.setdefault(name, Client(name))
 
     def submit(self, request: Request, now: float) -> None:
@@ -132,6 +167,13 @@ class Engine:
         session = request.session
         if session is not None and session.outbox.congested:
             session.parked.append(request)
+            return
+        if request.plan.model.replaced:
+            self._move(request, now)
+            return
+        if self.pool_lost is not None:
+            self._fail(request, self.pool_lost)
+            self._flush(now)
             return
         self.scheduler.submit(request, now)
         if request.due is not None and request.due < self._expiry_at:
@@ -142,12 +184,32 @@ class Engine:
             self._dispatching = True
             self._loop.call_soon(self._dispatch, "idle")
 
+    def _move(self, request: Request, now: float) -> None:
+        """Its model has been replaced since it came: it waits for the one that is served under the name now, if that
+        takes such requests."""
+        session = request.session
+        if session is None:
+            self._release(request)
+            return
+        plan = self.door.plan(request.header)
+        if not isinstance(plan, Plan):
+            self._fail(request, make("MODEL_REPLACED", model=request.header.model))
+            self._flush(now)
+            return
+        self.submit(session.moved(request, plan), now)
+
     def _arm(self, at: float) -> None:
         """The one timer: when the next waiting request is too late."""
         if self._expiry is not None:
             self._expiry.cancel()
         self._expiry_at = at
         self._expiry = self._loop.call_later(max(0.0, at - self.clock()), self._expire)
+
+    def _arm_anew(self) -> None:
+        """Some wait again that had begun: for a device, which may not be there for long."""
+        at = self.scheduler.next_expiry()
+        if at is not None and at < self._expiry_at:
+            self._arm(at)
 
     def _expire(self) -> None:
         now = self.clock()
@@ -170,17 +232,21 @@ class Engine:
                 request.session.window.congested(request.budget, now)
             self._fail(request, error)
 
-    def may_arrive(self, nbytes: int) -> bool:
-        """Whether another payload may be on its way: half of the slab is for those that are there."""
-        return self._arriving_bytes + nbytes <= self.slab.region.nbytes // 2
+    def may_arrive(self, nbytes: int, client: Client) -> bool:
+        """Whether another payload may be on its way: half of the slab is for those that are there, and nobody has all
+        of the other half."""
+        room = self.slab.region.nbytes // 2 - self._arriving_bytes
+        return nbytes <= room and (not client.arriving_bytes or client.arriving_bytes + nbytes <= GREED * room)
 
-    def arriving(self, nbytes: int) -> None:
+    def arriving(self, nbytes: int, client: Client) -> None:
         """A payload is on its way into the slab."""
         self._arriving_bytes += nbytes
+        client.arriving_bytes += nbytes
 
-    def arrived(self, nbytes: int) -> None:
+    def arrived(self, nbytes: int, client: Client) -> None:
         """It is there, or will never be."""
         self._arriving_bytes -= nbytes
+        client.arriving_bytes -= nbytes
 
     def withdraw(self, request: Request, why: str) -> None:
         """Nobody wants the request any more. If it still waits it is never computed; if it runs, its result is
@@ -217,10 +283,17 @@ class Engine:
         now = self.clock()
         while (worker := self.pool.idle) is not None:
             batch, late, refused = self.scheduler.take(now, why)
-            if batch is not None:
+            if batch is not None and batch.tickets[0].plan.model.replaced:
+                # It has failed in a worker that is gone or leaving, and was to run again.
+                self.scheduler.settle(batch)
+                for request in batch.tickets:
+                    self._move(request, now)
+            elif batch is not None:
                 # Before anybody hears of a refusal: the device shall not wait while they are written.
                 self.counters[f"batches_{batch.why}"] += 1
+                failpoints.hit("loop.batch")
                 self.workers.run(worker, batch, now)
+                self._watch_deadlines()
             if late or refused:
                 self._too_late(late, now)
                 self._overloaded(refused, now)
@@ -232,12 +305,36 @@ class Engine:
 
     def models_loaded(self, descriptions: list[dict[str, Any]]) -> None:
         if not self.door.models:
-            self.door.open(descriptions)
-            for model in self.door.models.values():
+            for model in self.door.open(descriptions):
                 self.scheduler.known.teach(model.index, model.latency, model.batch_sizes)
+
+    def take_over(self, descriptions: list[dict[str, Any]], kept: frozenset[str]) -> None:
+        """The workers that were brought up serve from here on, and so do their models; those named in `kept` are what
+        they have been, and what was learned of them holds. Whoever waits for another one moves to that."""
+        now = self.clock()
+        before = self.door.models
+        for model in self.door.open(descriptions, kept):
+            self.scheduler.known.teach(model.index, model.latency, model.batch_sizes)
+        self.workers.take_over()
+        for session in list(self.sessions):
+            for request in list(session.in_flight.values()):
+                if request.plan.model.replaced and self.scheduler.withdraw(request):
+                    self._move(request, now)
+        for model in before.values():
+            if model.replaced:
+                self.scheduler.known.forget(model.index)
+        if _announced(before) != _announced(self.door.models):
+            for session in list(self.sessions):
+                session.go_away(now, "MODELS_CHANGED")
+        self._flush(now)
+        self._dispatch()
 
     def serving(self, workers: int) -> None:
         self.scheduler.workers = max(1, workers)
+        self.pool_lost = None
+        if self.pool.unhealthy:
+            self.pool_lost = make("WORKER_LOST", retry_after_ms=RETRY_WORKER_MS)
+            self._fail_waiting(self.pool_lost)
 
     def worker_free(self) -> None:
         self._dispatch()
@@ -245,11 +342,41 @@ class Engine:
     def batch_too_long(self, batch: Batch[Request]) -> None:
         self.scheduler.cut(batch)
 
-    def batch_lost(self, batch: Batch[Request]) -> None:
-        # Whoever has gone away in the meantime does not want a second try.
+    def batch_lost(self, worker: Place, batch: Batch[Request], cost_s: float) -> None:
+        now = self.clock()
+        unwanted = [request for request in batch.tickets if request.session is None]
+        for request in batch.tickets:
+            request.killed += (worker.id,)
+        # Whoever has gone away in the meantime, or whose time is over, does not want a second try that could clear him.
+        for request in unwanted:
+            self.scheduler.charge(request, cost_s / len(unwanted), now)
         self._drop_unwanted(batch)
         for request in self.scheduler.lost(batch):
+            self._killed_twice(request, worker, cost_s, now)
+        if self.pool_lost is not None:
+            self._fail_waiting(self.pool_lost)
+        self._arm_anew()
+        self._flush(now)
+
+    def _killed_twice(self, request: Request, worker: Place, cost_s: float, now: float) -> None:
+        """Two workers died with the request, the second with no other: that is charged to who sent it, and not held
+        against the workers. SIGKILL comes from outside, mostly because memory ran out, and so says less."""
+        self.pool.explained(request.killed)
+        self.scheduler.charge(request, len(request.killed) * cost_s, now)
+        if worker.last_exit in ("SIGKILL", ""):
             self._fail(request, make("WORKER_LOST"))
+            return
+        model, client = request.plan.model.name, request.client
+        fields = {"model": model, "client": client.name if client is not None else "", "status": worker.last_exit}
+        self.throttle.event("request_poisoned", now, logging.ERROR, model, **fields)
+        self._fail(request, make("POISONED"))
+
+    def _fail_waiting(self, error: RequestError) -> None:
+        """Nobody is there to compute what waits: it is told so, and not kept for who may never come."""
+        for session in self.sessions:
+            for request in list(session.in_flight.values()):
+                if self.scheduler.withdraw(request):
+                    self._fail(request, error)
         self._flush(self.clock())
 
     def likely(self, at: float) -> list[Request]:
@@ -267,7 +394,7 @@ class Engine:
             # A defect of ours. Where the batch is over for the worker, nobody else would run again what has not been
             # answered.
             if worker.batch is not batch:
-                self.batch_lost(batch)
+                self.batch_lost(worker, batch, 0.0)
             raise
 
     def _on_done(
@@ -326,8 +453,8 @@ class Engine:
             answered += 1
             rows += request.rows
         meters.answered(arrivals, batch.started_at, now)
-        model.results += answered
-        model.rows += rows
+        meters.results += answered
+        meters.rows += rows
         for index, reason, detail in failures:
             self._failed_alone(tickets[index], reason, detail, now)
         self._flush(now)
@@ -363,6 +490,7 @@ class Engine:
             if guilty is not None:
                 self._failed_alone(guilty, reason, detail, now)
                 self._flush(now)
+            self._arm_anew()
         self._next(worker, len(batch.tickets), now)
 
     def _drop_unwanted(self, batch: Batch[Request]) -> None:
@@ -384,8 +512,28 @@ class Engine:
             self._dispatching = True
             self._loop.call_soon(self._dispatch, "freed")
 
+    def _look_for_overdue(self) -> None:
+        """Requests whose time is over while their batch runs on are told so: it takes longer than anybody knew, or
+        hangs. Their memory stays theirs, because the worker may still read it."""
+        self._overdue = None
+        now = self.clock()
+        for worker in self.pool.workers:
+            if worker.batch is not None:
+                for request in worker.batch.tickets:
+                    if request.session is not None and request.due is not None and request.due <= now:
+                        self._tell(request, too_late(round((now - request.arrived) * 1000), "computed"))
+                self._watch_deadlines()
+        self._flush(now)
+
+    def _watch_deadlines(self) -> None:
+        if self._overdue is None:
+            self._overdue = self._loop.call_later(OVERDUE_EVERY_S, self._look_for_overdue)
+
     def _fail(self, request: Request, error: RequestError) -> None:
         self._release(request)
+        self._tell(request, error)
+
+    def _tell(self, request: Request, error: RequestError) -> None:
         self.counters["failed_" + error.reason.lower()] += 1
         session, request.session = request.session, None
         if session is not None:
@@ -405,21 +553,60 @@ class Engine:
 
     def _keep_house(self) -> None:
         now = self.clock()
+        self._give_back()
         for session in list(self.sessions):
             why = session.overdue(now)
             if why:
                 self.cut(session, why, now)
         self.workers.feed_idle()
         self.workers.end_hung(now)
-        owners = {session.owner.name for session in self.sessions}
-        self._clients = {name: client for name, client in self._clients.items() if name in owners}
+        self._forget_clients(now)
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
+
+    def _forget_clients(self, now: float) -> None:
+        """Those without a connection, unless they are ahead of their share: leaving and coming back does not clear
+        that."""
+        owners = {session.owner.name for session in self.sessions}
+        debtors = [client for client in self._clients.values() if client.tag > now and client.name not in owners]
+        debtors = heapq.nlargest(MAX_DEBTORS, debtors, key=lambda client: client.tag)
+        kept = owners.union(client.name for client in debtors)
+        self._clients = {name: client for name, client in self._clients.items() if name in kept}
+
+    def _give_back(self) -> None:
+        """After a crowd, or very much that was unsent, what the allocator keeps of their memory is the system's again:
+        it had kept 25 MiB of either."""
+        sessions = len(self.sessions)
+        self._most_sessions = max(self._most_sessions, sessions)
+        crowd_gone = self._most_sessions - sessions > CROWD
+        if crowd_gone or (self._most_unsent_bytes > KEPT_BYTES and not self.unsent_bytes):
+            give_back_freed()
+            self._most_unsent_bytes, self._most_sessions = 0, sessions
 
     def cut(self, session: Session, why: str, now: float) -> None:
         """Ends a connection that is a burden on others."""
         self.throttle.event("connection_cut", now, peer=session.link.name, why=why)
         self.count("connections_cut")
+        self.sessions.discard(session)
         session.link.abort()
+
+    def bound_unsent(self, now: float) -> None:
+        """When all that is unsent is too much, the connections that hold most of it are cut, those first that take
+        nothing any more."""
+        self._most_unsent_bytes = max(self._most_unsent_bytes, self.unsent_bytes)
+        if self.unsent_bytes <= MAX_UNSENT_BYTES:
+            return
+        for session in self.sessions:
+            session.count_unsent()  # what they have taken since they were looked at last
+        unsent = self.unsent_bytes
+        for session in sorted(
+            self.sessions,
+            key=lambda one: (now - one.patience.taken_at > STALLED_S, one.unsent_bytes),
+            reverse=True,
+        ):
+            if unsent <= MAX_UNSENT_BYTES:
+                return
+            unsent -= session.unsent_bytes
+            self.cut(session, "too much is unsent, and it is among those that hold most of it", now)
 
     def status(self, now: float) -> bytes:
         """What is going on, for `inferd status`: packed values, as it was up to STATUS_S ago."""
@@ -439,14 +626,27 @@ class Engine:
             if self.clock() > deadline:
                 return False
             await asyncio.sleep(0.01)
+        # What crosses GOAWAY on its way is told DRAINING, not reset; who has read it hangs up.
+        deadline = min(deadline, self.clock() + LINGER_S)
+        while self.sessions and self.clock() < deadline:  # noqa: ASYNC110 (the sessions end by themselves)
+            await asyncio.sleep(0.01)
         return True
+
+    def abandon(self) -> None:
+        """Ends the workers at once, in the middle of what they do."""
+        self.workers.abandon()
 
     async def close(self) -> None:
         """Ends sessions and workers."""
-        for timer in (self._housekeeping, self._expiry):
+        for timer in (self._housekeeping, self._expiry, self._overdue):
             if timer is not None:
                 timer.cancel()
         for session in list(self.sessions):
             session.link.close()
         await self.workers.close()
         self.slab.region.close()
+
+
+def _announced(models: dict[str, Model]) -> list[dict[str, Any]]:
+    """What WELCOME says of them, but for what was measured, which is different each time."""
+    return [{**model.description, "latency": None} for model in models.values()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from inferd.config import Settings
 from inferd.memory import Region
 
 
@@ -29,8 +30,9 @@ class Executor(Protocol):
     async def start(self, events: WorkerEvents, slab: Region) -> None:
         """Makes ready to spawn workers that read `slab`."""
 
-    def spawn(self, worker: int, device: str) -> Region:
-        """Begins a worker on `device`; returns its arena. Raises OSError when there is no memory for one."""
+    def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
+        """Begins a worker on `device` with the models of `settings`; returns its arena. With `warm_up` it measures how
+        long their batches take. Raises OSError when there is no memory for one."""
 
     def send(self, worker: int, packet: bytes) -> None:
         """One packet to a worker. One that is gone says so with `on_exit`, not here."""

@@ -2,20 +2,24 @@
 
 It is a process of its own, because parsing JSON and HTTP would hold up the loop. The daemon holds its listening socket,
 so that a taken port is known at the start, and callers queue instead of being refused while a gateway is replaced. It
-comes back in through a Unix socket that only this user can reach. On its standard input it gets one line of settings,
-later perhaps the line `drain`, and the end of file when it shall go; on its standard output it says `ready`.
+comes back in through a Unix socket that only this user can reach. On its standard input it gets a line of settings,
+another one whenever they change, the line `drain`, and the end of file when it shall go; on its standard output it says
+`ready`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Coroutine
@@ -27,6 +31,9 @@ from inferd.errors import ConfigError
 from inferd.wire.address import Address
 
 PROGRAM = "inferd.gateway"
+# In the system's temporary directory: /tmp/inferd-XXXXXXXX/gateway.sock.
+FOLDER_PREFIX = "inferd-"
+SOCKET_NAME = "gateway.sock"
 BACKLOG = 1024
 # The longest path that a Unix socket may have, in bytes.
 MAX_SOCKET_PATH = 107
@@ -42,26 +49,35 @@ LONGEST_PAUSE_S = 5.0
 
 class Gateway:
     """One gateway at a time. `address` is where it listens, `back` where it reaches the daemon, and `token` what it
-    shows there when it asks in nobody's name."""
+    shows there when it asks in nobody's name. `held` is a socket that listens at `address` already, and that somebody
+    else keeps."""
 
-    def __init__(self, settings: Settings, address: Address) -> None:
+    def __init__(self, settings: Settings, address: Address, held: socket.socket | None = None) -> None:
         self._settings = settings
+        self._held = held is not None
         self.address = address
-        self.token = secrets.token_urlsafe(32) if settings.tokens else ""
-        self._socket: socket.socket | None = None
+        self.token = secrets.token_urlsafe(32)
+        self._socket = held
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._draining = False
         self._folder = ""
+        self._lock = -1
         self.back = Address()
 
     def bind(self) -> None:
-        """Takes the address. Raises ConfigError when it cannot be had."""
+        """Takes the address, if nobody holds it for us. Raises ConfigError when it cannot be had."""
+        if self._socket is None:
+            self._socket = self._bound()
+        self._folder, self._lock = _private_folder()
+        self.back = Address(path=f"{self._folder}/{SOCKET_NAME}")
+
+    def _bound(self) -> socket.socket:
         try:
             family, kind, _, _, place = socket.getaddrinfo(
                 self.address.host, self.address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            sock = self._socket = socket.socket(family, kind)
+            sock = socket.socket(family, kind)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -73,8 +89,7 @@ class Gateway:
                 hint = f"is another inferd running there? Stop it, or {hint}"
             raise ConfigError(f"cannot listen on {web_url(self.address)}: {error.strerror}; {hint}") from error
         self.address = Address(host=self.address.host, port=sock.getsockname()[1])
-        self._folder = _private_folder()
-        self.back = Address(path=f"{self._folder}/daemon.sock")
+        return sock
 
     async def start(self) -> None:
         """Starts it; returns when it answers. Raises ConfigError when it does not."""
@@ -87,7 +102,6 @@ class Gateway:
     async def _launch(self) -> bool:
         """Whether a new process came up."""
         assert self._socket is not None
-        settings = self._settings
         fd = self._socket.fileno()
         try:
             process = self._process = await asyncio.create_subprocess_exec(
@@ -100,18 +114,7 @@ class Gateway:
         except OSError as error:
             log.event("spawn_failed", logging.ERROR, process="gateway", error=str(error))
             return False
-        words: dict[str, Any] = {
-            "fd": fd,
-            "daemon": str(self.back),
-            "token": self.token,
-            "loopback_only": self.address.is_loopback,
-            "origins": settings.web_origin,
-            "payload_bytes": settings.payload_mib * MIB,
-            "max_connections": settings.max_connections,
-            "log_format": settings.log_format,
-            "log_level": settings.log_level,
-        }
-        self._say(json.dumps(words))
+        self._say(self._words())
         if self._draining:
             self._say("drain")
         assert process.stdout is not None
@@ -125,6 +128,25 @@ class Gateway:
             await process.wait()
             return False
         return True
+
+    def _words(self) -> str:
+        """The settings, for the process."""
+        assert self._socket is not None
+        settings = self._settings
+        words: dict[str, Any] = {
+            "fd": self._socket.fileno(),
+            "daemon": str(self.back),
+            "token": self.token,
+            "asks_for_tokens": bool(settings.tokens),
+            "loopback_only": self.address.is_loopback,
+            "held": self._held,
+            "origins": settings.web_origin,
+            "payload_bytes": settings.payload_mib * MIB,
+            "max_connections": settings.max_connections,
+            "log_format": settings.log_format,
+            "log_level": settings.log_level,
+        }
+        return json.dumps(words)
 
     async def _replace_when_it_ends(self) -> None:
         loop = asyncio.get_running_loop()
@@ -142,10 +164,22 @@ class Gateway:
             if await self._launch():
                 log.event("gateway_ready", pid=self._process.pid)
 
+    def reloaded(self, settings: Settings) -> None:
+        """It goes on with these settings; nobody is cut off."""
+        self._settings = settings
+        self._say(self._words())
+
     def drain(self) -> None:
         """It says that it is not ready, and takes no new work."""
         self._draining = True
         self._say("drain")
+
+    def abandon(self) -> None:
+        """Ends it at once: nobody waits for its last answers."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._process is not None and self._process.returncode is None:
+            _kill(self._process)
 
     async def close(self) -> None:
         """Ends it, when it has sent its last answers; never waits for it longer than STOP_TIMEOUT_S."""
@@ -162,6 +196,8 @@ class Gateway:
             self._socket.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._lock)
+            self._folder = ""
 
     def _say(self, line: str) -> None:
         process = self._process
@@ -169,11 +205,67 @@ class Gateway:
             process.stdin.write(line.encode() + b"\n")
 
 
-def _private_folder() -> str:
-    """A new folder, mode 0700, in which a Unix socket's path is short enough."""
-    longest = MAX_SOCKET_PATH - len("/inferd-12345678/daemon.sock")
+def _private_folder() -> tuple[str, int]:
+    """A new folder, mode 0700, in which a Unix socket's path is short enough; and the lock on it, a descriptor, which
+    says that its daemon lives."""
+    longest = MAX_SOCKET_PATH - len(f"/{FOLDER_PREFIX}12345678/{SOCKET_NAME}")
     place = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="inferd-", dir=place if len(place.encode()) <= longest else "/tmp")
+    place = place if len(place.encode()) <= longest else "/tmp"
+    _clear_stale_folders(place)
+    while True:
+        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=place)
+        lock = _locked(folder)
+        if lock is not None:
+            return folder, lock
+        # Another daemon that is just starting took it for a dead one's before it was locked.
+
+
+def _locked(folder: str) -> int | None:
+    """The folder's lock; None if somebody else has it, or the folder is gone."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(lock)
+        if (found.st_dev, found.st_ino) == _identity(folder) and found.st_uid == os.geteuid():
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def _clear_stale_folders(place: str) -> None:
+    """Removes what daemons of this user that were killed have left: their lock went with them."""
+    for name in os.listdir(place):
+        suffix = name.removeprefix(FOLDER_PREFIX)
+        if suffix == name or len(suffix) != 8 or suffix.isdecimal():
+            continue  # `inferd-1000` has a user's own socket
+        folder = os.path.join(place, name)
+        try:
+            if set(os.listdir(folder)) <= {SOCKET_NAME} and stat.S_IMODE(os.lstat(folder).st_mode) == 0o700:
+                _remove_unlocked(folder)
+        except OSError:
+            pass  # another user's, or no folder, or gone already
+
+
+def _remove_unlocked(folder: str) -> None:
+    lock = _locked(folder)
+    if lock is None:
+        return
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SOCKET_NAME, dir_fd=lock)
+        os.rmdir(folder)
+    finally:
+        os.close(lock)
 
 
 def _told(watch: asyncio.Task[None]) -> None:

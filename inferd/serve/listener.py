@@ -7,21 +7,37 @@ import errno
 import logging
 import os
 import socket
+import ssl
 import stat
 import struct
 from pathlib import Path
 from typing import cast
 
 from inferd import log
-from inferd.errors import ConfigError, make
+from inferd.errors import ConfigError, ProtocolError, RequestError, make
+from inferd.serve import credentials
+from inferd.serve.doors import Doors
 from inferd.serve.engine import Engine
 from inferd.serve.outbox import COPY_BYTES
-from inferd.serve.session import Session
+from inferd.serve.session import MAX_IGNORED_BYTES, Session
+from inferd.serve.tls import Channel
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.messages import Error
+from inferd.wire.peer import protocol_error_frame
 
 BACKLOG = 1024
+# A peer that is gone without a word is found within a minute when nothing is on its way to it, and in 20 s when
+# something is; by itself Linux takes two hours, and a quarter of one.
+TCP_OPTIONS = (
+    (socket.TCP_NODELAY, 1),
+    (socket.TCP_KEEPIDLE, 30),
+    (socket.TCP_KEEPINTVL, 10),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 20_000),
+)
+# What is read at once of a connection with TLS: two records.
+TLS_READ_BYTES = 32 * 1024
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -43,23 +59,44 @@ class Connection(asyncio.BufferedProtocol):
         self.name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
         engine = self._engine
         if len(engine.sessions) >= engine.settings.max_connections:
-            engine.count("refused_too_many_connections")
-            header = Error.of(make("TOO_MANY_CONNECTIONS", limit=engine.settings.max_connections)).pack()
-            transport.write(f.pack_prefix(f.ERROR, 0, len(header)) + header)
-            transport.close()
+            self._refuse(make("TOO_MANY_CONNECTIONS", limit=engine.settings.max_connections))
             return
+        whose = credentials.peer(sock) if sock is not None else None
+        if self._trusted:
+            if not credentials.is_own(whose):
+                self._refuse(make("PEER", user=_user(whose)))  # the folder it is in should have kept him out
+                return
+        elif sock is not None and sock.family == socket.AF_UNIX:
+            settings = engine.settings
+            if not credentials.may_connect(sock, settings.allow_uids, settings.allow_gids):
+                self._refuse(make("PEER", user=_user(whose)))
+                return
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for option, value in TCP_OPTIONS:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         # `resume_writing` comes when all is sent: that is when views of an arena are no longer needed. Writes of
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
-        owner = engine.client(_owner(sock, peer))
+        owner = engine.client(_owner(whose, peer))
         # Who may open an ordinary Unix socket is the file system's to say. It is not known by its peer's name: a TCP
         # connection that was reset before it was accepted has none either, and what it sent can still be read.
         shows_token = self._trusted or sock is None or sock.family != socket.AF_UNIX
-        self._session = Session(engine, self, owner, engine.clock(), self._trusted, shows_token)
+        # Not over the gateway's socket: what comes there is a browser's.
+        admin = not self._trusted and credentials.is_own(whose)
+        now = engine.clock()
+        self._session = Session(engine, self, owner, now, self._trusted, shows_token, admin)
         engine.sessions.add(self._session)
+        if not self._trusted:
+            engine.strangers.add(self._session, now)
         engine.count("connections")
+
+    def _refuse(self, error: RequestError) -> None:
+        """Says why this connection is not taken, and ends it."""
+        self._engine.count("refused_" + error.reason.lower())
+        header = Error.of(error).pack()
+        self.write(f.pack_prefix(f.ERROR, 0, len(header)) + header)
+        self.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         assert self._session is not None
@@ -84,6 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         session, self._session = self._session, None
         if session is not None:
             self._engine.sessions.discard(session)
+            self._engine.strangers.discard(session)
             session.lost()
 
     # ---- Link
@@ -101,18 +139,101 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.close()
 
     def abort(self) -> None:
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            # What the kernel holds for a peer that does not take it goes at once, too: megabytes.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
 
-def _owner(sock: socket.socket | None, peer: object) -> str:
+class TlsConnection(Connection):
+    """One whose bytes are records of TLS. The session hears of nothing before the handshake is over."""
+
+    # All bytes of the wire come through here: what is received is taken out before the next connection is read.
+    _received = memoryview(bytearray(TLS_READ_BYTES))
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        assert engine.tls is not None
+        self._channel = Channel(engine.tls)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        channel = self._channel
+        session = self._session
+        if session is None:
+            return
+        greeting = not channel.established
+        try:
+            channel.received(self._received[:nbytes])
+            if not channel.established:
+                self._send()
+                return
+            if greeting:
+                self._know(session)
+            now = self._engine.clock()
+            while not self._transport.is_closing() and (nbytes := channel.read_into(session.peer.get_buffer())):
+                session.received(nbytes, now)
+        except EOFError:
+            self.close()
+        except ssl.SSLError as error:
+            self._engine.count("connections_closed_tls")
+            self._engine.throttle.event("tls_failed", self._engine.clock(), peer=self.name, error=error.reason)
+            if greeting and self._received[: len(f.MAGIC)] == f.MAGIC:
+                # An inferd client without TLS: that it understands.
+                self._transport.write(protocol_error_frame(ProtocolError("TLS is spoken here: use inferds://")))
+            else:
+                self._send()  # the alert
+            self._transport.close()
+        else:
+            self._send()
+            if self.unsent() > MAX_IGNORED_BYTES and not session.outbox.congested:
+                self.abort()  # whoever asks for new keys without end and does not read them
+
+    def _know(self, session: Session) -> None:
+        """A verified certificate says who it is, and stands for a token."""
+        name = self._channel.client_name
+        if name:
+            session.owner = self._engine.client(f"cert:{name}")
+            session.shows_token = False
+
+    def _send(self) -> None:
+        data = self._channel.outgoing()
+        if data:
+            self._transport.write(data)
+
+    # ---- Link
+
+    def write(self, data: bytes) -> None:
+        # Who is refused before the handshake hears nothing: it could not be said in a way that he understands.
+        if self._channel.established:
+            self._channel.write(data)
+            self._send()
+
+    def writelines(self, buffers: list[bytes | memoryview]) -> None:
+        for buffer in buffers:
+            self._channel.write(buffer)
+            self._send()
+
+    def close(self) -> None:
+        if self._channel.established:
+            self._channel.goodbye()
+            self._send()
+        self._transport.close()
+
+
+def _owner(whose: credentials.Peer | None, peer: object) -> str:
     """In whose name a connection asks: the user's at the other end of a Unix socket, else the address's. Not the
     connection's: anybody can open 64 of them."""
     if isinstance(peer, tuple):
         return f"ip:{peer[0]}"
-    if sock is not None and sock.family == socket.AF_UNIX:
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return f"uid:{uid}"
-    return "unknown"
+    return f"uid:{whose.uid}" if whose is not None else "unknown"
+
+
+def _user(whose: credentials.Peer | None) -> str:
+    return f"user {whose.uid}" if whose is not None else "whoever the system does not name"
 
 
 class Listener:
@@ -120,36 +241,41 @@ class Listener:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._servers: list[asyncio.Server] = []
+        self._doors: Doors | None = None
         self._paths: list[tuple[Path, int]] = []
 
-    async def open(self, address: Address, trusted: bool = False) -> Address:
-        """Listens; returns the address with the port it got. Raises ConfigError when it is taken.
+    async def open(self, address: Address, trusted: bool = False, sock: socket.socket | None = None) -> Address:
+        """Listens, on `sock` if it is there already; returns the address with the port it got. Raises ConfigError when
+        it is taken.
 
         At a `trusted` address the gateway comes in, who says for whom it asks.
         """
-        loop = asyncio.get_running_loop()
+        engine = self._engine
+        if self._doors is None:
+            self._doors = Doors(engine)
 
         def connection() -> Connection:
-            return Connection(self._engine, trusted)
+            return TlsConnection(engine) if address.tls else Connection(engine, trusted)
 
         try:
-            if address.path:
-                sock = self._bind(Path(address.path))
-                server = await loop.create_unix_server(connection, sock=sock, backlog=BACKLOG)
+            if sock is not None:
+                sockets = [sock]
+            elif address.path:
+                sockets = [self._bind(Path(address.path))]
             else:
-                server = await loop.create_server(
-                    connection, address.host, address.port, backlog=BACKLOG, reuse_address=True
-                )
-                port = server.sockets[0].getsockname()[1]
-                address = Address(host=address.host, port=port)
+                sockets = _bound(address)
+            for each in sockets:
+                each.listen(BACKLOG)
         except OSError as error:
             problem = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
             hint = "choose another address with --listen"
             if error.errno == errno.EADDRINUSE:
                 hint = f"is another inferd running there? Stop it, or {hint}"
             raise ConfigError(f"cannot listen on {address}: {problem}; {hint}") from error
-        self._servers.append(server)
+        for each in sockets:
+            self._doors.add(each, connection, strangers=not trusted)
+        if not address.path:
+            address = Address(host=address.host, port=sockets[0].getsockname()[1], tls=address.tls)
         log.event("listening", address=str(address))
         return address
 
@@ -164,9 +290,8 @@ class Listener:
 
     def close(self) -> None:
         """Accepts no more; connections that are open stay."""
-        for server in self._servers:
-            server.close()
-        self._servers = []
+        if self._doors is not None:
+            self._doors.close()
         for path, inode in self._paths:
             try:
                 if path.stat().st_ino == inode:  # not another daemon's that came after us
@@ -174,6 +299,34 @@ class Listener:
             except OSError:
                 pass
         self._paths = []
+
+
+def _bound(address: Address) -> list[socket.socket]:
+    """A socket for each address that the host's name stands for. Raises OSError."""
+    places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    problem: OSError | None = None
+    for family, kind, number, _, place in dict.fromkeys(places):
+        sock = None
+        try:
+            sock = socket.socket(family, kind, number)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(place)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                for each in sockets:
+                    each.close()
+                raise
+            problem = error  # `localhost` also means ::1, on machines without IPv6 too
+        else:
+            sockets.append(sock)
+    if not sockets and problem is not None:
+        raise problem
+    return sockets
 
 
 def _clear_stale(path: Path) -> None:

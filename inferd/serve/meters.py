@@ -42,14 +42,16 @@ class Histogram:
 
 
 class Meters:
-    """One model's: how its requests ended, by code ("OK" for a result); from their arrival to the answer and to the
-    start of their batch, in seconds; and of each batch the seconds it took in the worker, its rows, and the share of
-    its elements that were padding.
+    """One model's: its results and their rows; how its requests ended, by code ("OK" for a result); from their arrival
+    to the answer and to the start of their batch, in seconds; and of each batch the seconds it took in the worker, its
+    rows, and the share of its elements that were padding.
     """
 
-    __slots__ = ("batch_rows", "codes", "compute", "duration", "padding", "queue")
+    __slots__ = ("batch_rows", "codes", "compute", "duration", "padding", "queue", "results", "rows")
 
     def __init__(self) -> None:
+        self.results = 0  # also those that nobody waited for any more
+        self.rows = 0
         self.codes: Counter[str] = Counter()
         self.duration = Histogram(SECONDS)
         self.queue = Histogram(SECONDS)

@@ -49,7 +49,17 @@ class Outbox:
     `feed` is called with an arena whose worker waits for room, when some of it has become free.
     """
 
-    __slots__ = ("_feed", "_has_views", "_held", "_link", "_waiting_bytes", "_written", "congested", "parts")
+    __slots__ = (
+        "_feed",
+        "_has_views",
+        "_held",
+        "_held_bytes",
+        "_link",
+        "_waiting_bytes",
+        "_written",
+        "congested",
+        "parts",
+    )
 
     def __init__(self, link: Link, feed: Callable[[Arena], None]) -> None:
         self.parts: list[bytes | memoryview] = []
@@ -61,6 +71,7 @@ class Outbox:
         self._written = 0  # bytes handed to the link since it opened
         # Parts of arenas that are being sent: (position in the stream behind them, arena, offset, bytes).
         self._held: deque[tuple[int, Arena, int, int]] = deque()
+        self._held_bytes = 0
 
     def push(self, data: bytes) -> None:
         """Bytes of ours."""
@@ -78,13 +89,14 @@ class Outbox:
             # Joined with the others before this turn of the loop is over, so the worker may have it back.
             self.parts.append(view)
             arena.give_back(offset, nbytes)
-        elif self.congested or not arena.may_hold(nbytes):
+        elif not arena.may_hold(nbytes, self.congested):
             self.parts.append(bytes(view))
             arena.give_back(offset, nbytes)
         else:
             self.parts.append(view)
             self._has_views = True
             arena.held += nbytes
+            self._held_bytes += nbytes
             self._held.append((self._written + self._waiting_bytes, arena, offset, nbytes))
 
     def flush(self) -> bool:
@@ -102,15 +114,19 @@ class Outbox:
         self._waiting_bytes = 0
         self.parts = []
         if self._held:
-            self._release_sent()
+            self.release_sent()
         if self._link.behind and not self.congested and self._link.unsent() > CONGESTED_BYTES:
             self.congested = True
             return True
         return False
 
+    def waiting(self) -> int:
+        """Bytes of the daemon's own memory that the kernel has not taken; what lies in an arena is not."""
+        return max(0, self._link.unsent() - self._held_bytes)
+
     def drained(self) -> None:
         """The link has sent everything."""
-        self._release_sent()
+        self.release_sent()
         self.congested = False
 
     def abandon(self) -> None:
@@ -119,7 +135,7 @@ class Outbox:
         while self._held:
             self._release_first()
 
-    def _release_sent(self) -> None:
+    def release_sent(self) -> None:
         """Gives back the parts of arenas that the kernel has taken."""
         held = self._held
         sent = self._written - self._link.unsent()
@@ -129,6 +145,7 @@ class Outbox:
     def _release_first(self) -> None:
         _, arena, offset, nbytes = self._held.popleft()
         arena.held -= nbytes
+        self._held_bytes -= nbytes
         arena.give_back(offset, nbytes)
         if arena.starved:
             self._feed(arena)

@@ -16,6 +16,8 @@ from inferd.memory import Region
 # given longer and longer: its model is broken, and a fork a millisecond would help nobody.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+# After so many such deaths it is not expected to come back, and the daemon says so: it is unhealthy.
+UNHEALTHY_DEATHS = 5
 
 B = TypeVar("B")
 
@@ -48,10 +50,10 @@ class Arena:
         self.used = 0
         self.starved = False
 
-    def may_hold(self, nbytes: int) -> bool:
+    def may_hold(self, nbytes: int, congested: bool = False) -> bool:
         """Whether a reply may be sent from where it lies: half of the arena stays for the worker, so that those who
-        read slowly cannot stop it."""
-        return self.held + nbytes <= self.region.nbytes // 2
+        read slowly cannot stop it, and a quarter is not for those who are known to."""
+        return self.held + nbytes <= self.region.nbytes // (4 if congested else 2)
 
     def give_back(self, offset: int, nbytes: int) -> None:
         """A part whose reply has left; neighbours are joined, since a batch mostly leaves in order."""
@@ -81,8 +83,11 @@ class Worker(Generic[B]):
         "fruitless",
         "hangs_at",
         "id",
+        "last_exit",
+        "leaving",
         "patience_s",
         "pid",
+        "positions",
     )
 
     def __init__(self, id: int, device: str) -> None:
@@ -100,17 +105,46 @@ class Worker(Generic[B]):
         self.hangs_at = math.inf  # when that is over
         self.compute_us = 0
         self.deaths = 0
-        self.fruitless = 0  # deaths in a row without a finished batch
+        self.fruitless = 0  # deaths in a row without a finished batch, but for those that a request is guilty of
+        self.last_exit = ""  # how the last process ended
+        self.leaving = False  # others have taken over: it finishes its batch, and no process follows
+        self.positions: dict[str, int] = {}  # the numbers by which its process knows its models
+
+    @property
+    def unhealthy(self) -> bool:
+        """Whether it has died so often that nobody should count on it, and is not back."""
+        return self.fruitless >= UNHEALTHY_DEATHS and self.condition not in (Condition.IDLE, Condition.BUSY)
 
 
 class Pool(Generic[B]):
     """The workers, one for each device of `devices`."""
 
     def __init__(self, devices: tuple[str, ...]) -> None:
-        self.workers = [Worker[B](index, device) for index, device in enumerate(devices)]
+        self.workers: list[Worker[B]] = []
+        self._by_id: dict[int, Worker[B]] = {}
+        self._next_id = 0
+        for device in devices:
+            self.add(device)
         # Longest idle first, so that work spreads evenly over equal devices.
         self._idle: deque[Worker[B]] = deque()
         self._last_batch_id = 0
+
+    def add(self, device: str) -> Worker[B]:
+        """One more worker. Its id has never been another's."""
+        worker = Worker[B](self._next_id, device)
+        self._next_id += 1
+        self.workers.append(worker)
+        self._by_id[worker.id] = worker
+        return worker
+
+    def remove(self, worker: Worker[B]) -> None:
+        """The worker, whose process is gone, is no longer one of the pool's."""
+        self.workers.remove(worker)
+        del self._by_id[worker.id]
+
+    def get(self, id: int) -> Worker[B] | None:
+        """The worker of that id; None if it is no longer one of the pool's."""
+        return self._by_id.get(id)
 
     @property
     def idle(self) -> Worker[B] | None:
@@ -120,7 +154,14 @@ class Pool(Generic[B]):
     @property
     def serving(self) -> int:
         """How many workers can serve, now or when their batch is done."""
-        return sum(worker.condition in (Condition.IDLE, Condition.BUSY) for worker in self.workers)
+        return sum(
+            worker.condition in (Condition.IDLE, Condition.BUSY) and not worker.leaving for worker in self.workers
+        )
+
+    @property
+    def unhealthy(self) -> bool:
+        """Whether there is no worker to count on."""
+        return all(worker.unhealthy for worker in self.workers)
 
     def spawning(self, worker: Worker[B], arena: Region) -> None:
         """A process for the worker has been asked for."""
@@ -164,28 +205,42 @@ class Pool(Generic[B]):
         worker.batches += 1
         worker.busy_s += now - worker.busy_since
         worker.fruitless = 0
-        self._becomes_idle(worker)
+        if worker.leaving:
+            worker.condition = Condition.ENDING
+        else:
+            self._becomes_idle(worker)
 
-    def condemn(self, worker: Worker[B]) -> None:
-        """Its process is being ended: it is given nothing more."""
+    def explained(self, killed: tuple[int, ...]) -> None:
+        """A request has been found to kill workers, and these are whom it killed: they are not to blame."""
+        for worker in self.workers:
+            worker.fruitless = max(0, worker.fruitless - killed.count(worker.id))
+
+    def condemn(self, worker: Worker[B], why: str) -> None:
+        """Its process is being ended, because it `why` ("hung"): it is given nothing more."""
         if worker.condition is Condition.IDLE:
             self._idle.remove(worker)
         worker.condition = Condition.ENDING
+        worker.last_exit = why
 
-    def died(self, worker: Worker[B]) -> tuple[B | None, float]:
-        """Its process is gone. Returns the batch that went with it, and the pause in seconds before the next spawn."""
+    def died(self, worker: Worker[B], status: str = "") -> B | None:
+        """Its process is gone, and ended as `status` says. Returns the batch that went with it."""
         if worker.condition is Condition.IDLE:
             self._idle.remove(worker)
+        if worker.condition is not Condition.ENDING:
+            worker.last_exit = status
         lost, worker.batch = worker.batch, None
         worker.condition = Condition.GONE
         worker.pid = 0
         worker.arena = None
         worker.deaths += 1
         worker.fruitless += 1
-        pause = 0.0
-        if worker.fruitless > 1:
-            pause = min(FIRST_PAUSE_S * 2.0 ** (worker.fruitless - 2), LONGEST_PAUSE_S)
-        return lost, pause
+        return lost
+
+    def pause_s(self, worker: Worker[B]) -> float:
+        """How long the worker's next process has to wait, in seconds."""
+        if worker.fruitless <= 1:
+            return 0.0
+        return min(FIRST_PAUSE_S * 2.0 ** (worker.fruitless - 2), LONGEST_PAUSE_S)
 
     def _becomes_idle(self, worker: Worker[B]) -> None:
         worker.condition = Condition.IDLE

@@ -46,9 +46,7 @@ class ProcessExecutor:
     """Workers as processes of their own, one for each spawn."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._processes: dict[int, _Process] = {}
-        self._spawned: set[int] = set()
         self._buffer = bytearray(b.MAX_PACKET_BYTES)
         self._view = memoryview(self._buffer)
         self._closing = False
@@ -74,8 +72,8 @@ class ProcessExecutor:
         self._control = ours
         self._loop.add_reader(ours, self._on_control)
 
-    def spawn(self, worker: int, device: str) -> Region:
-        arena = Region.create(f"arena-{worker}", self._settings.arena_mib * MIB)
+    def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
+        arena = Region.create(f"arena-{worker}", settings.arena_mib * MIB)
         ours, theirs = _channel()
         our_ahead, their_ahead = _channel()
         self._processes[worker] = _Process(ours, our_ahead)
@@ -83,15 +81,13 @@ class ProcessExecutor:
             "worker": worker,
             "device": device,
             "threads": self._threads,
-            "models": [asdict(model) for model in self._settings.models],
+            "models": [asdict(model) for model in settings.models],
             "slab_bytes": self._slab.nbytes,
             "arena_bytes": arena.nbytes,
-            # A replacement need not measure again what its predecessor has measured.
-            "warm_up": worker not in self._spawned,
-            "log_format": self._settings.log_format,
-            "log_level": self._settings.log_level,
+            "warm_up": warm_up,
+            "log_format": settings.log_format,
+            "log_level": settings.log_level,
         }
-        self._spawned.add(worker)
         try:
             with theirs, their_ahead:
                 fds = [theirs.fileno(), their_ahead.fileno(), self._slab.fd, arena.fd]
@@ -126,8 +122,6 @@ class ProcessExecutor:
             self._events.on_started(worker, pid)
         else:
             status = _status(rest[0])
-            if not self._closing:
-                log.event("worker_exited", worker=worker, pid=pid, status=status)
             if process is not None and process.pid == pid:
                 process.status = status
                 if process.patience is not None:

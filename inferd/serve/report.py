@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
+from inferd import log
 from inferd._version import __version__
 from inferd.schedule.scheduler import Batch
 from inferd.serve import meters
@@ -30,14 +30,23 @@ def timeline(
     }
 
 
+def _state(engine: Engine) -> str:
+    if engine.draining:
+        return "draining"
+    if engine.pool.serving:
+        return "ready"
+    return "unhealthy" if engine.pool.unhealthy else "no worker"
+
+
 def status(engine: Engine) -> dict[str, Any]:
     """What is going on, for `inferd status`."""
     slab, scheduler = engine.slab, engine.scheduler
     return {
         "version": __version__,
         "pid": os.getpid(),
-        "uptime_s": time.time() - engine.started_at,
-        "state": "draining" if engine.draining else "ready" if engine.pool.serving else "no worker",
+        "uptime_s": engine.clock() - engine.started_at,
+        "state": _state(engine),
+        "reload": engine.reloader.last if engine.reloader is not None else None,
         "connections": len(engine.sessions),
         "in_flight": sum(len(session.in_flight) for session in engine.sessions),
         "queued": scheduler.queued,
@@ -47,25 +56,26 @@ def status(engine: Engine) -> dict[str, Any]:
                 "id": worker.id,
                 "pid": worker.pid,
                 "device": worker.device,
-                "state": worker.condition.value,
+                "state": "leaving" if worker.leaving else "unhealthy" if worker.unhealthy else worker.condition.value,
                 "batches": worker.batches,
                 "busy_s": worker.busy_s,
                 "compute_s": worker.compute_us / 1e6,
                 "arena_used_bytes": worker.arena.used if worker.arena is not None else 0,
                 "deaths": worker.deaths,
+                "last_exit": worker.last_exit,
             }
             for worker in engine.pool.workers
         ],
         "models": [
             {
                 "name": model.name,
-                "results": model.results,
-                "rows": model.rows,
+                "results": model.meters.results,
+                "rows": model.meters.rows,
                 "latency": scheduler.known.table(model.index, model.max_batch_size),
                 "meters": model.meters.status(),
             }
             for model in engine.door.models.values()
         ],
         "buckets": meters.buckets(),
-        "counters": dict(sorted(engine.counters.items())),
+        "counters": dict(sorted({**engine.counters, "dropped_logs": log.dropped()}.items())),
     }

@@ -5,6 +5,7 @@ Synchronous, with `now` as an argument. The socket is behind `Link`, which moves
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -15,34 +16,32 @@ from inferd.schedule.credits import Window
 from inferd.schedule.ticket import CLASSES, Client, State, Ticket
 from inferd.serve.admission import Plan, check_payload
 from inferd.serve.outbox import Link, Outbox
+from inferd.serve.patience import NOT_READ, Patience
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import header_of, overloaded, too_late
 from inferd.serve.slab import Chunk
 from inferd.wire import frame as f
 from inferd.wire.frame import HAS_VALUES, MAGIC, PREFIX, VERSION, pack_prefix
 from inferd.wire.messages import BARE, GoAway, Hello, Infer, Message, Welcome
-from inferd.wire.peer import SERVER, Frame, Peer, protocol_error_frame
+from inferd.wire.peer import DRAINING, OPEN, SERVER, Frame, Peer, protocol_error_frame
 from inferd.wire.values import MAX_VALUES_BYTES, pack_values
 
 if TYPE_CHECKING:
     from inferd.serve.engine import Engine
 
-# What happens to a connection that makes no progress.
-HELLO_TIMEOUT_S = 5.0
-WRITE_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 10.0
 # What is kept for a connection that does not read, beside its results, of which there can only be so many: PONG, STATUS
 # and refusals can be asked for without end.
 MAX_IGNORED_BYTES = 1024 * 1024
-NOT_READ = "it does not read its answers"
-
 SUPPORTED_VERSION = 1
+# A client that asks for this answers PING at all times, also while it has nothing in flight. One that does not is only
+# asked while it has: it may have no thread to answer with.
+PING_FEATURE = "ping"
 
 
 class Request(Ticket):
     """A ticket with its way back: whose it is, where its payload lies. `session` is None when nobody waits for it."""
 
-    __slots__ = ("chunk", "has_values", "header", "id", "offset", "plan", "session")
+    __slots__ = ("chunk", "has_values", "header", "id", "killed", "offset", "plan", "session")
 
     def __init__(
         self,
@@ -73,6 +72,7 @@ class Request(Ticket):
         self.has_values = has_values
         self.chunk: Chunk | None = None
         self.offset = 0
+        self.killed: tuple[int, ...] = ()  # the workers that died while they computed it
 
     @property
     def waits(self) -> bool:
@@ -84,23 +84,24 @@ class Session:
     """One connection. Created by the listener, driven by its link and by the engine."""
 
     __slots__ = (
+        "admin",
+        "answers_ping",
         "arriving",
         "client",
         "engine",
         "ignored",
         "in_flight",
         "keys",
-        "last_progress",
         "link",
-        "opened_at",
         "outbox",
         "owner",
         "parked",
+        "patience",
         "peer",
         "shows_token",
         "trusted",
         "unread_s",
-        "unsent_then",
+        "unsent_bytes",
         "window",
     )
 
@@ -112,12 +113,14 @@ class Session:
         now: float,
         trusted: bool = False,
         shows_token: bool = False,
+        admin: bool = False,
     ) -> None:
         self.engine = engine
         self.link = link
         self.owner = owner
         self.trusted = trusted  # the gateway's, whose word for whom it asks is taken
         self.shows_token = shows_token  # one of the daemon's, if it has any
+        self.admin = admin  # may ask for a reload
         self.peer = Peer(SERVER, engine.limits)
         self.client = ""
         self.window = Window(engine.settings.max_in_flight)
@@ -127,10 +130,10 @@ class Session:
         self.parked: deque[Request] = deque()  # waits until the link is no longer congested
         self.outbox = Outbox(link, engine.workers.feed)
         self.ignored = 0  # bytes beside results that were written since the link is congested
-        self.opened_at = now
-        self.last_progress = now
+        self.patience = Patience(now)
+        self.answers_ping = False
+        self.unsent_bytes = 0  # of its own memory, as the engine counts it
         self.unread_s = 0.0  # how long what is read now has lain in the socket
-        self.unsent_then = 0  # what was unsent when progress was last looked for
 
     # ---- frames in
 
@@ -141,8 +144,8 @@ class Session:
         # It came after this socket was read last, and while the loop was busy with others: half of that is how long it
         # has lain there on average. So a loop that cannot keep up finds what it reads too late, and says so at the
         # least cost.
-        self.unread_s = min(now - self.last_progress, self.engine.turn_s) / 2
-        self.last_progress = now
+        self.unread_s = min(now - self.patience.heard_at, self.engine.turn_s) / 2
+        self.patience.heard_at = now
         peer.buffer_updated(nbytes)
         try:
             while (frame := peer.next_frame()) is not None:
@@ -165,7 +168,7 @@ class Session:
         arriving = self.arriving
         if arriving is not None:  # the second time: its payload is there
             self.arriving = None
-            self.engine.arrived(arriving.nbytes)
+            self.engine.arrived(arriving.nbytes, self.owner)
             self.engine.submit(arriving, now)
             return
         request = self._admit(frame, now)
@@ -185,7 +188,7 @@ class Session:
             self.engine.submit(request, now)
         else:
             self.arriving = request
-            self.engine.arriving(nbytes)
+            self.engine.arriving(nbytes, self.owner)
             self.peer.accept(self.engine.slab.view[offset : offset + nbytes])
 
     def _admit(self, frame: Frame, now: float) -> Request | RequestError:
@@ -201,8 +204,10 @@ class Session:
         assert isinstance(header, Infer)
         if engine.draining:
             return make("DRAINING")
-        if len(in_flight) >= engine.settings.max_in_flight:
-            return make("TOO_MANY_IN_FLIGHT", limit=engine.settings.max_in_flight)
+        if engine.pool_lost:
+            return engine.pool_lost
+        if len(in_flight) >= self.window.largest:
+            return make("TOO_MANY_IN_FLIGHT", limit=self.window.largest)
         plan = engine.door.plan(header)
         if not isinstance(plan, Plan):
             return plan
@@ -227,7 +232,7 @@ class Session:
             self.window.congested(request.budget, now)
             return overloaded(wait_s)
         if nbytes:
-            if not frame.complete and not engine.may_arrive(nbytes):
+            if not frame.complete and not engine.may_arrive(nbytes, self.owner):
                 return make("SLAB_FULL")
             row = engine.slab.reserve(request.lane, plan.slot_bytes(nbytes, has_values))
             if row is None:
@@ -259,8 +264,23 @@ class Session:
             self.send(f.PONG, request_id=frame.request_id)
         elif kind == f.STATUS:
             self.send(f.STATUS, request_id=frame.request_id, segment=self.engine.status(now))
+        elif kind == f.RELOAD:
+            self._on_reload(frame.request_id)
         elif kind == f.HELLO:
             self._on_hello(frame)
+
+    def _on_reload(self, request_id: int) -> None:
+        if request_id in self.in_flight or request_id == 0:
+            raise ProtocolError(f"request id {request_id} is in flight already" if request_id else "request id 0")
+        if not self.admin:
+            self.engine.count("refused_admin_only")
+            self.send_error(request_id, make("ADMIN_ONLY"))
+        elif self.engine.draining:
+            self.send_error(request_id, make("DRAINING"))
+        elif self.engine.reloader is None:
+            self.send_error(request_id, make("RELOAD_FAILED", problem="this daemon has no settings to read anew"))
+        else:
+            self.engine.reloader.asked(self, request_id)
 
     def _on_hello(self, frame: Frame) -> None:
         if frame.error is not None:
@@ -275,24 +295,37 @@ class Session:
             return
         engine = self.engine
         if self.shows_token and engine.tokens is not None:
+            # The gateway's own connection asks in nobody's name, and its token is none to guess.
+            address = hello.caller if self.trusted else self.owner.name
+            now = self.patience.heard_at
+            wait_s = engine.guesses.wait_s(address, now) if hello.token and address else 0.0
+            if wait_s:
+                engine.count("refused_guessing")
+                self._turn_away(make("GUESSING", retry_after_ms=math.ceil(wait_s * 1000)))
+                return
             name = engine.tokens.name_of(hello.token)
             if name is None:
                 engine.count("refused_token")
+                if hello.token and address:
+                    engine.guesses.wrong(address, now)
                 problem = "this one is not known" if hello.token else "none was shown"
                 self._turn_away(make("TOKEN", problem=problem))
                 return
             self.owner = engine.client(f"token:{name}")
         elif self.trusted and hello.caller:
             self.owner = engine.client(hello.caller)
+        engine.strangers.greeted(self)
         self.client = hello.client
         limits = {
-            "header_bytes": engine.limits.header_bytes,
-            "payload_bytes": engine.limits.payload_bytes,
+            "header_bytes": self.peer.limits.header_bytes,
+            "payload_bytes": self.peer.limits.payload_bytes,
             "values_bytes": MAX_VALUES_BYTES,
             "result_bytes": engine.settings.arena_mib * MIB,
-            "in_flight": engine.settings.max_in_flight,
+            "in_flight": self.window.largest,
         }
-        welcome = Welcome(f"inferd/{__version__}", limits, SUPPORTED_VERSION)
+        self.answers_ping = PING_FEATURE in hello.features
+        features = [PING_FEATURE] if self.answers_ping else []
+        welcome = Welcome(f"inferd/{__version__}", limits, SUPPORTED_VERSION, features)
         models = [model.description for model in engine.door.models.values()]
         self.send(f.WELCOME, welcome, segment=pack_values({"models": models}))
         if engine.draining:
@@ -301,7 +334,7 @@ class Session:
     def _turn_away(self, error: RequestError) -> None:
         self.send_error(0, error)
         self.peer.close()
-        self.flush(self.last_progress)
+        self.flush(self.patience.heard_at)
         self.link.close()
 
     def _broken(self, error: ProtocolError, now: float) -> None:
@@ -348,6 +381,20 @@ class Session:
         if key is not None and self.keys.get(key) is request:
             del self.keys[key]
 
+    def moved(self, request: Request, plan: Plan) -> Request:
+        """The request in the place of `request`, which waits no longer, with another plan."""
+        moved = Request(
+            self, request.id, request.header, plan, request.nbytes, request.has_values, request.due, request.arrived
+        )
+        moved.place = request.place
+        moved.offset, moved.chunk, request.chunk = request.offset, request.chunk, None
+        request.session = None
+        self.in_flight[request.id] = moved
+        key = request.header.supersede
+        if key is not None and self.keys.get(key) is request:
+            self.keys[key] = moved
+        return moved
+
     def answer(self, request: Request, header: bytes, flags: int, arena: Arena, offset: int, nbytes: int) -> None:
         """The one answer of a request: its result, which lies in an arena."""
         self._forget(request)
@@ -357,8 +404,12 @@ class Session:
 
     def flush(self, now: float) -> None:
         """Hands the outbox to the link. When it cannot take that, what waits here stays undone until it can."""
-        if self.outbox.flush():
-            self.last_progress = now
+        congested = self.outbox.flush()
+        if self.link.behind:
+            self.count_unsent()
+            self.engine.bound_unsent(now)
+        if congested:
+            self.patience.taken_at = now
             for request in self.in_flight.values():
                 if request.state is State.QUEUED and self.engine.scheduler.withdraw(request):
                     request.state = State.NEW
@@ -366,9 +417,10 @@ class Session:
 
     def drained(self, now: float) -> None:
         """The link has sent everything."""
-        self.last_progress = now
+        self.patience.taken_at = now
         self.ignored = 0
         self.outbox.drained()
+        self.count_unsent()
         parked, self.parked = self.parked, deque()
         for request in parked:
             if request.session is self:  # not cancelled in the meantime
@@ -376,30 +428,39 @@ class Session:
 
     # ---- the end
 
-    def go_away(self, now: float) -> None:
-        """Tells the client to connect elsewhere; what is in flight will be answered."""
+    def go_away(self, now: float, reason: str = "DRAINING") -> None:
+        """Tells the client to connect elsewhere, or again; what is in flight will be answered."""
         if self.peer.state == "OPEN":
-            self.send(f.GOAWAY, GoAway())
+            self.send(f.GOAWAY, GoAway(reason))
             self.flush(now)
 
     def overdue(self, now: float) -> str:
         """Why this connection should be cut now, or "". Asked every second."""
         unsent = self.link.unsent()
-        if unsent < self.unsent_then:
-            self.last_progress = now  # slow, but it reads
-        self.unsent_then = unsent
-        if self.peer.state == "START" and now - self.opened_at > HELLO_TIMEOUT_S:
-            return "no HELLO"
-        if self.outbox.congested and now - self.last_progress > WRITE_TIMEOUT_S:
-            return NOT_READ
-        if self.arriving is not None and now - self.last_progress > READ_TIMEOUT_S:
-            return "the rest of a payload does not come"
+        # A link that was not behind does not say when the rest of a reply has left.
+        self.outbox.release_sent()
+        if self.unsent_bytes:
+            self.count_unsent()
+        why = self.patience.over(self.peer, unsent, self.outbox.congested, now)
+        if why or not (self.answers_ping or self.in_flight or unsent):
+            return why
+        if self.patience.silent(now):
+            return "it does not answer PING"
+        if self.peer.state in (OPEN, DRAINING) and self.patience.ping_due(now):
+            self.send(f.PING)
+            self.flush(now)
         return ""
+
+    def count_unsent(self) -> None:
+        """Brings what the engine counts of this connection up to date."""
+        unsent_bytes = self.outbox.waiting()
+        self.engine.unsent_bytes += unsent_bytes - self.unsent_bytes
+        self.unsent_bytes = unsent_bytes
 
     def lost(self) -> None:
         """The connection is gone: nobody waits for what is in flight."""
         if self.arriving is not None:
-            self.engine.arrived(self.arriving.nbytes)
+            self.engine.arrived(self.arriving.nbytes, self.owner)
             self.arriving = None
         for request in self.in_flight.values():
             self.engine.withdraw(request, "disconnected")
@@ -407,4 +468,6 @@ class Session:
         self.keys.clear()
         self.parked.clear()
         self.outbox.abandon()
+        self.engine.unsent_bytes -= self.unsent_bytes
+        self.unsent_bytes = 0
         self.peer.close()

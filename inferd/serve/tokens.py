@@ -6,12 +6,13 @@ The file has a line `name: token` for each; empty lines and lines that begin wit
 from __future__ import annotations
 
 import hmac
-import os
+import ipaddress
 import re
-import stat
+from collections import OrderedDict
 from hashlib import sha256
 
 from inferd.errors import ConfigError
+from inferd.serve.secret import check_private, located
 
 # The name that the gateway goes by when it asks in nobody's name; no token of the file may have it.
 GATEWAY = "gateway"
@@ -19,6 +20,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MIN_TOKEN_CHARS = 16
 MAX_TOKEN_CHARS = 1024
 MAX_FILE_BYTES = 1024 * 1024
+# Wrong tokens that an address may show in a row; then one more each GUESS_EVERY_S.
+FREE_GUESSES = 10
+GUESS_EVERY_S = 1.0
+# Addresses that are remembered for having guessed; the one that did longest ago is forgotten first.
+MAX_GUESSERS = 1024
 
 
 class Tokens:
@@ -42,29 +48,57 @@ class Tokens:
         return found
 
 
+class Guesses:
+    """Who has shown wrong tokens lately: a bucket of FREE_GUESSES an address, to which one comes each GUESS_EVERY_S.
+
+    While it is empty nothing that the address shows is looked at, a right token neither: an answer to one guess in a
+    thousand would tell as much. So whoever shares an address with somebody who guesses waits with him.
+    """
+
+    def __init__(self) -> None:
+        self._full_at: OrderedDict[str, float] = OrderedDict()  # when its bucket is full again
+
+    def wait_s(self, address: str, now: float) -> float:
+        """How long nothing is looked at that comes from there; 0.0: it may try."""
+        full_at = self._full_at.get(_network(address), 0.0)
+        return max(0.0, full_at - now - (FREE_GUESSES - 1) * GUESS_EVERY_S)
+
+    def wrong(self, address: str, now: float) -> None:
+        """It has shown a token that is nobody's."""
+        network = _network(address)
+        self._full_at[network] = max(now, self._full_at.pop(network, 0.0)) + GUESS_EVERY_S
+        if len(self._full_at) > MAX_GUESSERS:
+            self._full_at.popitem(last=False)
+
+
+def _network(address: str) -> str:
+    """Whose address it is: of IPv6 the first 64 bits, because one household has all the rest."""
+    kind, _, host = address.partition(":")
+    if kind == "ip" and ":" in host:
+        try:
+            return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+        except ValueError:
+            pass
+    return address
+
+
 def _digest(token: str) -> bytes:
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def read_tokens(path: str) -> Tokens:
     """The tokens of a file. Raises ConfigError naming the line, never showing a token."""
+    path = located(path)
     try:
         with open(path, encoding="utf-8") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ConfigError(f"--tokens {path}: this is no file")
-            if found.st_mode & 0o077:
-                mode = stat.S_IMODE(found.st_mode)
-                raise ConfigError(
-                    f"--tokens {path}: others than its owner can get at it (mode {mode:04o}): `chmod 600 {path}`"
-                )
+            check_private(file.fileno(), path, "tokens")
             text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"--tokens {path}: {error.strerror}") from error
+        raise ConfigError(f"tokens {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--tokens {path}: it is no text in UTF-8") from error
+        raise ConfigError(f"tokens {path}: it is no text in UTF-8") from error
     if len(text) > MAX_FILE_BYTES:
-        raise ConfigError(f"--tokens {path}: it is larger than {MAX_FILE_BYTES} bytes")
+        raise ConfigError(f"tokens {path}: it is larger than {MAX_FILE_BYTES} bytes")
     tokens: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -73,10 +107,10 @@ def read_tokens(path: str) -> Tokens:
         name, colon, token = (part.strip() for part in line.partition(":"))
         problem = _problem(name, colon, token, tokens)
         if problem:
-            raise ConfigError(f"--tokens {path}, line {number}: {problem}")
+            raise ConfigError(f"tokens {path}, line {number}: {problem}")
         tokens[name] = token
     if not tokens:
-        raise ConfigError(f"--tokens {path}: there is no token in it; write lines `name: token`")
+        raise ConfigError(f"tokens {path}: there is no token in it; write lines `name: token`")
     return Tokens(tokens)
 
 

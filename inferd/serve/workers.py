@@ -11,17 +11,20 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from inferd import log
+from inferd.config import Settings
 from inferd.errors import DeviceUnavailable, ModelLoadError
 from inferd.memory import Region
 from inferd.schedule.scheduler import Batch
 from inferd.serve.ahead import Ahead, pack_requests
 from inferd.serve.executor import Executor
-from inferd.serve.pool import Arena, Condition, Pool, Worker
+from inferd.serve.pool import UNHEALTHY_DEATHS, Arena, Condition, Pool, Worker
 from inferd.serve.session import Request
 from inferd.wire import batch as b
 
 # How many numbers of an arena's freed parts one packet takes along.
 MAX_FREED_NUMBERS = 1024
+# How many lines in a row the log has of one worker's deaths and starts, before it is one a second.
+LIVES_TOLD = 5
 # Before memory for a process is asked for again, when there was none.
 NO_MEMORY_PAUSE_S = 1.0
 
@@ -31,7 +34,26 @@ PATIENCE = 10.0
 LEAST_PATIENCE_S = 5.0
 FIRST_PATIENCE_S = 300.0
 
+# A worker that was told to end and has not is killed after so long.
+LEAVE_TIMEOUT_S = 2.0
+
 Place = Worker[Batch[Request]]
+
+
+class Coming:
+    """Workers that load the models of other settings, beside those that serve. `ready` is done when all of them are."""
+
+    def __init__(self, settings: Settings, workers: list[Place], ready: asyncio.Future[None]) -> None:
+        self.settings = settings
+        self.workers = workers
+        self.ready = ready
+        self.loaded = 0
+        self.models: list[dict[str, Any]] = []
+
+    def failed(self, error: Exception) -> None:
+        """One of them cannot serve."""
+        if not self.ready.done():
+            self.ready.set_exception(error)
 
 
 class BatchEvents(Protocol):
@@ -55,8 +77,8 @@ class BatchEvents(Protocol):
     def batch_raised(self, worker: Place, message: list[Any]) -> None:
         """The worker's batch has failed as a whole: what follows RAISED."""
 
-    def batch_lost(self, batch: Batch[Request]) -> None:
-        """The worker died with the batch."""
+    def batch_lost(self, worker: Place, batch: Batch[Request], cost_s: float) -> None:
+        """The worker died with the batch; a death costs about `cost_s` seconds of its device."""
 
     def likely(self, at: float) -> list[Request]:
         """Who would be in a batch that began at `at`."""
@@ -69,17 +91,28 @@ class BatchEvents(Protocol):
 
 
 class Workers:
-    """All worker processes: `pool` keeps the books, `executor` has the processes."""
+    """All worker processes: `pool` keeps the books, `executor` has the processes, which get `settings`."""
 
     def __init__(
-        self, pool: Pool[Batch[Request]], executor: Executor, events: BatchEvents, clock: Callable[[], float]
+        self,
+        pool: Pool[Batch[Request]],
+        executor: Executor,
+        events: BatchEvents,
+        clock: Callable[[], float],
+        settings: Settings,
     ) -> None:
+        self.settings = settings
+        self._coming: Coming | None = None
         self._clock = clock
         self._pool = pool
         self._executor = executor
         self._events = events
         self._ahead = Ahead(executor, events.likely, clock)
         self._closing = False
+        # A request can kill a worker whenever its sender likes, and each death is four lines.
+        self._throttle = log.Throttle(burst=LIVES_TOLD)
+        self._lost_at: dict[int, float] = {}
+        self._respawn_s = 0.0  # what the last replacement took, from a death to READY
 
     async def start(self, slab: Region) -> None:
         """Starts them; returns when all can serve. Raises ModelLoadError or DeviceUnavailable when one cannot."""
@@ -90,10 +123,67 @@ class Workers:
             self._spawn(worker)
         await self._all_ready
 
+    def abandon(self) -> None:
+        """Ends them at once: nobody waits for what they compute."""
+        self._closing = True
+        for worker in self._pool.workers:
+            self._executor.kill(worker.id)
+
     async def close(self) -> None:
         """Ends them."""
         self._closing = True
         await self._executor.close()
+
+    # ---- other models
+
+    async def bring_up(self, settings: Settings) -> list[dict[str, Any]]:
+        """Starts workers with the models of these settings beside those that serve; returns how they describe their
+        models when all are ready. They serve from `take_over` on, which has to follow in the same turn of the loop.
+
+        Raises ModelLoadError or DeviceUnavailable when one cannot; then all is as it was.
+        """
+        workers = [self._pool.add(device) for device in settings.devices]
+        coming = self._coming = Coming(settings, workers, self._loop.create_future())
+        try:
+            for worker in workers:
+                self._spawn(worker)
+            await coming.ready
+            if any(worker.condition is not Condition.LOADING for worker in workers):
+                raise ModelLoadError("a worker ended just when it had loaded its models; the log says how")
+        except BaseException:
+            self._coming = None
+            for worker in workers:
+                self._dismiss(worker)
+            raise
+        return coming.models
+
+    def take_over(self) -> None:
+        """Those that were brought up serve from here on. The others finish their batches, and end."""
+        coming, self._coming = self._coming, None
+        assert coming is not None
+        self.settings = coming.settings
+        for worker in list(self._pool.workers):
+            if worker in coming.workers:
+                self._pool.ready(worker, worker.device)
+            elif not worker.leaving:
+                self._dismiss(worker)
+        self._events.serving(self._pool.serving)
+
+    def _dismiss(self, worker: Place) -> None:
+        worker.leaving = True
+        if worker.condition is Condition.GONE:
+            self._pool.remove(worker)
+        elif worker.condition is Condition.LOADING:
+            self._pool.condemn(worker, "was not needed")
+            self._executor.kill(worker.id)
+        elif worker.condition is Condition.IDLE:
+            self._pool.condemn(worker, "was not needed")
+            self._end(worker)
+
+    def _end(self, worker: Place) -> None:
+        """Its process has nothing more to do."""
+        self._executor.send(worker.id, b.pack(b.STOP))
+        self._loop.call_later(LEAVE_TIMEOUT_S, self._executor.kill, worker.id)
 
     # ---- to workers
 
@@ -105,19 +195,19 @@ class Workers:
         patience_s = max(LEAST_PATIENCE_S, PATIENCE * (batch.ends_at - now)) if batch.is_known else FIRST_PATIENCE_S
         batch_id = self._pool.run(worker, batch, now, patience_s)
         freed = _take_freed(arena)
-        packet = _pack(batch_id, batch, freed, prepared)
+        packet = _pack(worker, batch_id, batch, freed, prepared)
         while len(packet) > b.MAX_PACKET_BYTES:
             # Only when many different tensor tables meet in one batch.
             self._events.batch_too_long(batch)
-            packet = _pack(batch_id, batch, freed, prepared)
+            packet = _pack(worker, batch_id, batch, freed, prepared)
         self._executor.send(worker.id, packet)
         if batch.tickets[0].plan.model.preprocess_s:
             self._ahead.batch_began(worker, batch, now)
 
     def feed(self, arena: Arena) -> None:
         """Gives a worker that waits for room what has been freed."""
-        worker = self._pool.workers[arena.worker]
-        if arena.freed and worker.arena is arena:
+        worker = self._pool.get(arena.worker)
+        if worker is not None and arena.freed and worker.arena is arena:
             if arena.starved:
                 self._pool.heard(worker, self._clock())  # it has waited for others, and goes on now
                 arena.starved = False
@@ -136,18 +226,22 @@ class Workers:
                 "worker_hung", logging.ERROR, worker=worker.id, pid=worker.pid, for_s=round(now - worker.busy_since, 1)
             )
             self._events.count("workers_hung")
-            self._pool.condemn(worker)
+            self._pool.condemn(worker, "hung")
             self._executor.kill(worker.id)
 
     # ---- from workers (WorkerEvents)
 
     def on_started(self, worker: int, pid: int) -> None:
-        self._pool.workers[worker].pid = pid
-        log.event("worker_started", worker=worker, pid=pid, device=self._pool.workers[worker].device)
+        place = self._pool.get(worker)
+        assert place is not None
+        place.pid = pid
+        self._told(place, "worker_started", pid=pid, device=place.device)
+        if place.leaving:
+            self._executor.kill(worker)  # not needed any more: a reload has failed, or another one has come
 
     def on_packet(self, worker: int, message: list[Any]) -> None:
-        place = self._pool.workers[worker]
-        if place.condition is Condition.ENDING:
+        place = self._pool.get(worker)
+        if place is None or place.condition is Condition.ENDING:
             return  # its batch runs again elsewhere
         self._pool.heard(place, self._clock())
         try:
@@ -155,8 +249,11 @@ class Workers:
         except Exception:
             # A defect of ours must not leave a batch that never ends: it costs the worker, and its requests run again.
             log.logger.exception("packet_failed", extra={"fields": {"worker": worker}})
-            self._pool.condemn(place)
+            self._pool.condemn(place, "said what nobody understands")
             self._executor.kill(worker)
+        else:
+            if place.leaving and place.batch is None:
+                self._end(place)
 
     def _on_packet(self, place: Place, kind: int, message: list[Any]) -> None:
         if kind == b.DONE:
@@ -174,50 +271,92 @@ class Workers:
             self._on_refused(place, b.LoadFailure(*message))
 
     def on_exit(self, worker: int, status: str = "") -> None:
-        place = self._pool.workers[worker]
+        place = self._pool.get(worker)
+        assert place is not None
         pid, arena = place.pid, place.arena
-        batch, pause_s = self._pool.died(place)
-        self._events.serving(self._pool.serving)
+        now = self._clock()
+        batch = self._pool.died(place, status)
         if arena is not None:
             arena.region.close()
         if self._closing:
+            self._events.serving(self._pool.serving)
+            return
+        coming = self._coming
+        if coming is not None and place in coming.workers:
+            coming.failed(ModelLoadError(_ended_loading(worker, status)))
+            return  # and is dismissed with the others
+        if place.leaving:
+            self._left(place, pid, batch, now)
             return
         lost = len(batch.tickets) if batch is not None else 0
-        log.event("worker_lost", logging.ERROR, worker=worker, pid=pid, requests=lost, respawn_in_s=pause_s)
         self._events.count("workers_lost")
         self._events.prepared_lost(list(self._ahead.forget(worker)))
         if batch is not None:
-            self._events.batch_lost(batch)
+            self._events.batch_lost(place, batch, now - place.busy_since + self._respawn_s)
+        pause_s = self._pool.pause_s(place)
+        fields = {"pid": pid, "requests": lost, "status": place.last_exit, "respawn_in_s": pause_s}
+        self._told(place, "worker_lost", logging.ERROR, **fields)
+        if place.fruitless == UNHEALTHY_DEATHS:
+            log.event("worker_unhealthy", logging.ERROR, worker=worker, deaths=place.fruitless, status=place.last_exit)
+        self._events.serving(self._pool.serving)
+        self._lost_at[worker] = now
         if not self._all_ready.done():
-            self._all_ready.set_exception(
-                ModelLoadError(
-                    f"worker {worker} ended while it loaded its models{f' ({status})' if status else ''}; "
-                    "what it printed above is all it said"
-                )
-            )
+            self._all_ready.set_exception(ModelLoadError(_ended_loading(worker, status)))
             return
         self._loop.call_later(pause_s, self._spawn, place)
         if self._pool.idle is not None:
             self._events.worker_free()  # another one can run at once what this one has lost
 
+    def _left(self, worker: Place, pid: int, batch: Batch[Request] | None, now: float) -> None:
+        """A worker that others have taken over from is gone. It can have died in its last batch."""
+        self._pool.remove(worker)
+        self._ahead.forget(worker.id)
+        self._lost_at.pop(worker.id, None)
+        log.event("worker_left", worker=worker.id, pid=pid)
+        if batch is not None:
+            self._events.batch_lost(worker, batch, now - worker.busy_since + self._respawn_s)
+            if self._pool.idle is not None:
+                self._events.worker_free()
+
     # ---- their lives
 
+    def _told(self, worker: Place, event: str, level: int = logging.INFO, **fields: Any) -> None:
+        self._throttle.event(event, self._clock(), level, str(worker.id), worker=worker.id, **fields)
+
     def _spawn(self, worker: Place) -> None:
-        if self._closing:
+        if self._closing or worker.leaving:
             return
+        coming = self._coming if self._coming is not None and worker in self._coming.workers else None
+        settings = self.settings if coming is None else coming.settings
         try:
-            arena = self._executor.spawn(worker.id, worker.device)
+            # A replacement need not measure again what its predecessor has measured.
+            arena = self._executor.spawn(worker.id, worker.device, settings, warm_up=not worker.positions)
         except OSError as error:
             log.event("spawn_failed", logging.ERROR, worker=worker.id, error=str(error))
+            if coming is not None:
+                coming.failed(ModelLoadError(f"there is no memory for a worker beside those that serve: {error}"))
+                return
             self._loop.call_later(NO_MEMORY_PAUSE_S, self._spawn, worker)
         else:
             self._pool.spawning(worker, arena)
 
     def _on_ready(self, worker: Place, device: str, models: list[dict[str, Any]]) -> None:
+        worker.positions = {model["name"]: position for position, model in enumerate(models)}
+        coming = self._coming
+        if coming is not None and worker in coming.workers:
+            worker.device = device
+            coming.models = models
+            coming.loaded += 1
+            log.event("worker_ready", worker=worker.id, pid=worker.pid, device=device)
+            if coming.loaded == len(coming.workers) and not coming.ready.done():
+                coming.ready.set_result(None)
+            return
         self._pool.ready(worker, device)
         self._events.serving(self._pool.serving)
         self._events.models_loaded(models)
-        log.event("worker_ready", worker=worker.id, pid=worker.pid, device=device)
+        self._told(worker, "worker_ready", pid=worker.pid, device=device)
+        if (lost_at := self._lost_at.pop(worker.id, None)) is not None:
+            self._respawn_s = self._clock() - lost_at
         if self._all_ready.done():
             self._events.worker_free()
         elif self._pool.serving == len(self._pool.workers):
@@ -233,15 +372,25 @@ class Workers:
             error=failure.message,
         )
         log.logger.debug(failure.detail)
-        if not self._all_ready.done():
-            kind = DeviceUnavailable if failure.kind == "device" else ModelLoadError
-            self._all_ready.set_exception(kind(failure.message))
+        error = (DeviceUnavailable if failure.kind == "device" else ModelLoadError)(failure.message)
+        if self._coming is not None and worker in self._coming.workers:
+            self._coming.failed(error)
+        elif not self._all_ready.done():
+            self._all_ready.set_exception(error)
 
 
-def _pack(batch_id: int, batch: Batch[Request], freed: list[int], prepared: dict[Request, int]) -> bytes:
+def _ended_loading(worker: int, status: str) -> str:
+    return (
+        f"worker {worker} ended while it loaded its models{f' ({status})' if status else ''}; "
+        "what it printed above is all it said"
+    )
+
+
+def _pack(worker: Place, batch_id: int, batch: Batch[Request], freed: list[int], prepared: dict[Request, int]) -> bytes:
     tables, numbers = pack_requests(batch.tickets)
     ahead = [prepared.get(request, -1) for request in batch.tickets] if prepared else []
-    return b.pack(b.RUN, batch_id, batch.tickets[0].plan.model.index, tables, numbers, freed, ahead)
+    position = worker.positions[batch.tickets[0].plan.model.name]
+    return b.pack(b.RUN, batch_id, position, tables, numbers, freed, ahead)
 
 
 def _take_freed(arena: Arena) -> list[int]:

@@ -1,4 +1,4 @@
-"""Addresses: `inferd://host[:port]` for TCP, `inferd+unix:///path` for a Unix socket."""
+"""Addresses: `inferd://host[:port]` for TCP, `inferds://host[:port]` for TLS, `inferd+unix:///path` for a Unix one."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from urllib.parse import urlsplit
 from inferd.errors import ConfigError
 
 DEFAULT_PORT = 7433
+FORMS = "inferd://HOST[:PORT], inferds://HOST[:PORT] or inferd+unix:///PATH"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen or connect: a host and port, or a Unix socket's path."""
+    """Where to listen or connect: a host and port, perhaps with TLS, or a Unix socket's path."""
 
     host: str = ""
     port: int = 0
     path: str = ""
+    tls: bool = False
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """From `inferd://host[:port]` or `inferd+unix:///path`. Raises ConfigError."""
+        """From `inferd://host[:port]`, `inferds://host[:port]` or `inferd+unix:///path`. Raises ConfigError."""
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             # A bad port, or brackets that do not match.
-            raise ConfigError(
-                f"{url!r} is no address: {error}; use inferd://HOST[:PORT] or inferd+unix:///PATH"
-            ) from error
+            raise ConfigError(f"{url!r} is no address: {error}; use {FORMS}") from error
         if parts.scheme == "inferd+unix" and parts.path and not parts.netloc:
             if len(parts.path.encode()) > 107:
                 raise ConfigError(f"{url!r}: the path of a Unix socket has at most 107 bytes; choose a shorter one")
             return cls(path=parts.path)
-        if parts.scheme == "inferd" and parts.hostname and parts.path in ("", "/"):
-            return cls(host=parts.hostname, port=DEFAULT_PORT if port is None else port)
-        raise ConfigError(f"{url!r} is no address: use inferd://HOST[:PORT] or inferd+unix:///PATH")
+        if parts.scheme in ("inferd", "inferds") and parts.hostname and parts.path in ("", "/"):
+            port = DEFAULT_PORT if port is None else port
+            return cls(host=parts.hostname, port=port, tls=parts.scheme == "inferds")
+        raise ConfigError(f"{url!r} is no address: use {FORMS}")
 
     @property
     def is_loopback(self) -> bool:
@@ -51,4 +52,5 @@ class Address:
     def __str__(self) -> str:
         if self.path:
             return f"inferd+unix://{self.path}"
-        return f"inferd://[{self.host}]:{self.port}" if ":" in self.host else f"inferd://{self.host}:{self.port}"
+        scheme = "inferds" if self.tls else "inferd"
+        return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"

@@ -32,6 +32,7 @@ PONG = 8
 GOAWAY = 9
 CREDIT = 10
 STATUS = 11
+RELOAD = 12
 
 TYPE_NAMES = {
     HELLO: "HELLO",
@@ -45,6 +46,7 @@ TYPE_NAMES = {
     GOAWAY: "GOAWAY",
     CREDIT: "CREDIT",
     STATUS: "STATUS",
+    RELOAD: "RELOAD",
 }
 
 # Flags. Unknown bits are ignored.

@@ -400,7 +400,7 @@ class GoAway:
 
 
 class Bare:
-    """A message whose prefix says it all (CANCEL, PING, PONG, CREDIT, STATUS); its fields are ignored."""
+    """A message whose prefix says it all (CANCEL, PING, PONG, CREDIT, STATUS, RELOAD); its fields are ignored."""
 
     __slots__ = ()
 
@@ -458,4 +458,5 @@ DECODERS: dict[int, Callable[[bytes], Message]] = {
     frame.GOAWAY: GoAway.unpack,
     frame.CREDIT: Bare.unpack,
     frame.STATUS: Bare.unpack,
+    frame.RELOAD: Bare.unpack,
 }

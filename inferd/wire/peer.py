@@ -42,15 +42,15 @@ RECEIVABLE: dict[str, dict[str, frozenset[int]]] = {
     SERVER: {
         START: frozenset({f.HELLO}),
         GREETING: frozenset(),
-        OPEN: frozenset({f.INFER, f.CANCEL, f.PING, f.PONG, f.STATUS}),
-        DRAINING: frozenset({f.INFER, f.CANCEL, f.PING, f.PONG, f.STATUS}),
+        OPEN: frozenset({f.INFER, f.CANCEL, f.PING, f.PONG, f.STATUS, f.RELOAD}),
+        DRAINING: frozenset({f.INFER, f.CANCEL, f.PING, f.PONG, f.STATUS, f.RELOAD}),
         CLOSED: frozenset(),
     },
     CLIENT: {
         START: frozenset(),
         GREETING: frozenset({f.WELCOME, f.ERROR}),
-        OPEN: frozenset({f.RESULT, f.ERROR, f.PING, f.PONG, f.GOAWAY, f.CREDIT, f.STATUS}),
-        DRAINING: frozenset({f.RESULT, f.ERROR, f.PING, f.PONG, f.GOAWAY, f.CREDIT, f.STATUS}),
+        OPEN: frozenset({f.RESULT, f.ERROR, f.PING, f.PONG, f.GOAWAY, f.CREDIT, f.STATUS, f.RELOAD}),
+        DRAINING: frozenset({f.RESULT, f.ERROR, f.PING, f.PONG, f.GOAWAY, f.CREDIT, f.STATUS, f.RELOAD}),
         CLOSED: frozenset(),
     },
 }
@@ -100,6 +100,7 @@ class Peer:
         "_decoders",
         "_end",
         "_filled",
+        "_heads",
         "_legal",
         "_start",
         "_streams",
@@ -124,6 +125,7 @@ class Peer:
         self._streams = SERVER_READ_BYTES if role == SERVER else MAX_BUFFER_BYTES
         self._start = 0  # of what is not parsed yet
         self._end = 0  # of what has been received
+        self._heads = 0  # how many frames' heads have come
         self._current: Frame | None = None  # the frame whose payload is on the way
         self._accepting = False  # its head has been handed out, and nobody said yet where the payload goes
         self._target: memoryview | None = None
@@ -175,6 +177,14 @@ class Peer:
         """Whether an end of file here is clean: no frame is half received."""
         return self._current is None and self._start == self._end
 
+    @property
+    def unfinished(self) -> tuple[int, int | None] | None:
+        """The frame that is half received: its number, and how many bytes of its payload are here (None: its header is
+        not). None at a boundary."""
+        if self._current is not None:
+            return self._heads, self._filled
+        return None if self._start == self._end else (self._heads + 1, None)
+
     # ---- frames out
 
     def next_frame(self) -> Frame | None:
@@ -218,6 +228,7 @@ class Peer:
                     self._grow(head_bytes)
                 return None
 
+            self._heads += 1
             frame = Frame(kind, flags, credits, request_id, payload_bytes)
             payload_start = start + head_bytes
             self._decode(frame, bytes(self._view[start + PREFIX_BYTES : payload_start]))

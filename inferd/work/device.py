@@ -28,6 +28,8 @@ DTYPES: dict[str, torch.dtype] = {
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 # For copying, a dtype is only so many bytes: numpy knows no bf16, and cuts slices ten times faster than torch.
 RAW: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Of the matrices of `probe`: their numbers are exact in TF32 too, and their product's sum in float32.
+PROBE_SIZE = 16
 
 
 def pick(wanted: str) -> torch.device:
@@ -53,6 +55,24 @@ def pick(wanted: str) -> torch.device:
     elif device.type != "cpu":
         raise DeviceUnavailable(f"{wanted!r} is not supported; use cpu, cuda, cuda:N or auto")
     return device
+
+
+def probe(device: torch.device) -> None:
+    """Multiplies two matrices whose product is known: after an error a GPU may answer everything with errors, or with
+    nonsense. Raises DeviceUnavailable.
+    """
+    rows = torch.arange(PROBE_SIZE, dtype=torch.float32)
+    try:
+        matrix = (rows[:, None] + rows[None, :]).to(device)
+        total = float((matrix @ matrix).sum().item())
+    except RuntimeError as error:
+        raise DeviceUnavailable(f"{device} cannot multiply two matrices: {error}") from error
+    # The sum over i, j, k of (i + k)·(k + j), in whole numbers that float32 holds exactly.
+    numbers = range(PROBE_SIZE)
+    sums = [sum(i + k for i in numbers) for k in numbers]
+    expected = float(sum(s * s for s in sums))
+    if total != expected:
+        raise DeviceUnavailable(f"{device} computes wrong: the sum of a product is {total:g} and must be {expected:g}")
 
 
 class Memory:

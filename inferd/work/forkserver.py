@@ -27,8 +27,12 @@ from typing import Any
 
 import msgpack
 
+from inferd import log
+
 PR_SET_PDEATHSIG = 1
 MAX_SPEC_BYTES = 64 * 1024
+# How much sooner than the daemon a worker goes when memory runs out, of 1000.
+OOM_SCORE, MAX_OOM_SCORE = 500, 1000
 
 
 def die_with_parent(parent: int) -> None:
@@ -65,6 +69,18 @@ def serve(control: socket.socket) -> None:
                 control.send(msgpack.packb(["exited", worker, pid, os.waitstatus_to_exitcode(status)]))
 
 
+def _prefer_for_the_oom_killer() -> None:
+    """A machine that runs out of memory takes a worker, which is replaced, and not the daemon."""
+    path = "/proc/self/oom_score_adj"
+    try:
+        with open(path) as file:
+            score = min(int(file.read()) + OOM_SCORE, MAX_OOM_SCORE)
+        with open(path, "w") as file:
+            file.write(str(score))
+    except OSError:
+        pass  # no /proc, or not ours to write: all processes are alike then
+
+
 def _fork(control: socket.socket, fds: list[int], spec: dict[str, Any]) -> int:
     parent = os.getpid()
     pid = os.fork()
@@ -73,6 +89,7 @@ def _fork(control: socket.socket, fds: list[int], spec: dict[str, Any]) -> int:
     status = 1
     try:
         die_with_parent(parent)
+        _prefer_for_the_oom_killer()
         control.close()
         channel, ahead = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
         from inferd.work import worker
@@ -84,6 +101,7 @@ def _fork(control: socket.socket, fds: list[int], spec: dict[str, Any]) -> int:
     except BaseException:
         traceback.print_exc()
     finally:
+        log.flush()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -28,18 +28,16 @@ class Events(Protocol):
 class InlineExecutor:
     """Runs batches where it is called from. Answers come with the loop's next turn, as from a process."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._runners: dict[int, Runner] = {}
-        self._spawned: set[int] = set()
 
     async def start(self, events: Events, slab: Region) -> None:
         self._events = events
         self._slab = slab
         self._loop = asyncio.get_running_loop()
 
-    def spawn(self, worker: int, device: str) -> Region:
-        arena = Region.create(f"arena-{worker}", self._settings.arena_mib * MIB)
+    def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
+        arena = Region.create(f"arena-{worker}", settings.arena_mib * MIB)
 
         def wait_for_room(finished: list[bytes]) -> None:
             used = runner.arena_used
@@ -51,13 +49,10 @@ class InlineExecutor:
 
         runner = Runner(device, self._slab, arena, wait_for_room)
 
-        first = worker not in self._spawned
-        self._spawned.add(worker)
-
         def load() -> None:
             self._runners[worker] = runner
             self._events.on_started(worker, os.getpid())
-            self._events.on_packet(worker, b.unpack(runner.load(list(self._settings.models), warm_up=first)))
+            self._events.on_packet(worker, b.unpack(runner.load(list(settings.models), warm_up=warm_up)))
 
         self._loop.call_soon(load)
         return arena
@@ -68,6 +63,8 @@ class InlineExecutor:
             self._loop.call_soon(self._run, worker, message)
         elif message[0] == b.FREE and worker in self._runners:
             self._runners[worker].give_back(message[1])
+        elif message[0] == b.STOP:
+            self.kill(worker)
 
     def _run(self, worker: int, message: list[Any]) -> None:
         runner = self._runners.get(worker)

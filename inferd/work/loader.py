@@ -6,6 +6,7 @@ function that makes one; a Hugging Face folder (`inferd/models/hf/`).
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -16,12 +17,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import torch
 
+from inferd.config import ModelConfig
 from inferd.errors import ModelLoadError
 from inferd.wire.tensor import Spec, specs
 from inferd.work.device import DTYPES
@@ -201,12 +204,17 @@ def _signature(model: Any, attribute: str) -> tuple[Spec, ...] | None:
         raise ModelLoadError(f"{attribute} must be {{name: (dtype, shape)}}: {error}") from error
 
 
-def load_model(name: str, target: str, options: Mapping[str, Any]) -> Served:
-    """The model of `target`, made with `options`. Raises ModelLoadError naming the line of the user's file."""
+def load_model(name: str, target: str, options: Mapping[str, Any], sha256: str = "") -> Served:
+    """The model of `target`, made with `options`; with `sha256`, only if its file has that digest. Raises
+    ModelLoadError naming the line of the user's file."""
     module_name, _, attribute = target.rpartition(":")
+    source = pinned_source(ModelConfig(name, target, dict(options), sha256)) if sha256 else None
     _see_working_folder(module_name)
     try:
-        module = _import_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
+        if module_name.endswith(".py"):
+            module = _import_file(module_name, source)
+        else:
+            module = importlib.import_module(module_name)
     except BaseException as error:
         raise ModelLoadError(_cannot(f"import {module_name}", error, module_name)) from error
     factory = getattr(module, attribute, None)
@@ -241,13 +249,53 @@ def _see_working_folder(module_name: str) -> None:
         sys.path.insert(0, folder)
 
 
-def _import_file(path: str) -> ModuleType:
+def pinned_source(model: ModelConfig) -> bytes | None:
+    """Checks the pin of a model before any of it is run; the source of a Python file, None for a folder's weights.
+
+    Raises ModelLoadError when the file is another one, cannot be read, or there is none to pin.
+    """
+    path = model.pinned
+    if not path:
+        raise ModelLoadError(f"model {model.name!r}: sha256 pins file.py:Name and hf:FOLDER, and this is neither")
+    try:
+        with open(path, "rb") as file:
+            source = file.read() if path.endswith(".py") else None
+            state = hashlib.file_digest(file, "sha256") if source is None else hashlib.sha256(source)
+    except OSError as error:
+        raise ModelLoadError(
+            f"model {model.name!r} is pinned to the sha256 of {path}, and that cannot be read: {error.strerror}"
+        ) from error
+    found = state.hexdigest()
+    if found != model.sha256:
+        refused = ModelLoadError(
+            f"model {model.name!r}: {path} is not the file that was pinned, and nothing of it was run. Its sha256 is "
+            f"{found}, the configuration says {model.sha256}; put the right file there, or pin this one if it is right"
+        )
+        refused.location = path
+        raise refused
+    return source
+
+
+class _Source(SourceFileLoader):
+    """Runs the source: of a pinned file what was checked, and not what has come into it since. Never byte code from
+    beside it, which Python takes for the file's while size and second are the same: a reload can come sooner."""
+
+    def __init__(self, name: str, path: str, source: bytes | None) -> None:
+        super().__init__(name, path)
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = self.get_data(self.path) if self._source is None else self._source
+        return self.source_to_code(source, self.path)
+
+
+def _import_file(path: str, source: bytes | None = None) -> ModuleType:
     name = Path(path).stem
     # The file's neighbours can be imported, as if it were run as a script.
     folder = str(Path(path).parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, path, source))
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)

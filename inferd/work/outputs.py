@@ -16,7 +16,7 @@ from inferd.errors import RequestError, make
 from inferd.memory import Extents
 from inferd.wire.frame import HAS_VALUES, Limits
 from inferd.wire.messages import EMPTY_HEADER, Result
-from inferd.wire.tensor import MAX_TENSORS, Tensor, aligned, layout
+from inferd.wire.tensor import MAX_TENSORS, Tensor, aligned, layout, parse_table
 from inferd.wire.values import pack_values
 from inferd.work.device import NAMES, RAW, Memory
 
@@ -50,6 +50,8 @@ class Arena:
         if nbytes > self.extents.nbytes:
             raise make("OUTPUT_TOO_LARGE", limit=self.extents.nbytes)
         while (offset := self._take_now(nbytes)) is None:
+            if not self.extents.used:
+                raise make("OUTPUT_TOO_LARGE", limit=self.memory.region.ensured)  # nothing is there to come back
             self.wait()
         return offset
 
@@ -58,9 +60,10 @@ class Arena:
         if offset is not None:
             try:
                 self.memory.region.ensure(offset + nbytes)
-            except OSError as error:
+            except OSError:
+                # The system has no memory for more of the arena: what there is of it has to do.
                 self.extents.give(offset, nbytes)
-                raise make("OUTPUT_TOO_LARGE", limit=self.extents.used) from error
+                return None
         return offset
 
     def layout(self, key: tuple[Any, ...]) -> Layout:
@@ -174,6 +177,10 @@ class Layout:
     def __init__(self, key: tuple[Any, ...]) -> None:
         named = [(key[at], _dtype(key[at], key[at + 1]), tuple(key[at + 2])) for at in range(0, len(key), 3)]
         self.table, self.nbytes = layout(named)
+        try:
+            parse_table([row.row() for row in self.table], "outputs")  # what a client will not take is not sent
+        except RequestError as error:
+            raise OutputError(error.message) from error
         self.stride = aligned(self.nbytes)
         self.head = Result(self.table).pack() if self.table else EMPTY_HEADER
         if len(self.head) > Limits().header_bytes:

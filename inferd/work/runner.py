@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -57,21 +57,28 @@ class Runner:
     def load(self, configs: list[ModelConfig], warm_up: bool = True) -> bytes:
         """Loads everything; the READY packet, or the REFUSED packet that says why not.
 
-        Without `warm_up` a model's example is run once and nothing is measured: enough for a replacement, whose
+        Without `warm_up` one batch of one row is run and nothing is measured: enough for a replacement, whose
         predecessor has said how long batches take.
         """
         name = target = ""
         try:
             self.device = devices.pick(self._wanted)
+            devices.probe(self.device)
             self._slab = devices.Memory(self._slab_region, self.device)
             self._arena = Arena(devices.Memory(self._arena_region, self.device))
             for config in configs:
                 name, target = config.name, config.target
-                served = load_model(config.name, config.target, config.options)
+                served = load_model(config.name, config.target, config.options, config.sha256)
                 served.load(self.device)
                 self._try_example(served)
+                if warm_up and served.example is None and not (served.warms_up and warmup.made_up(served)):
+                    # The daemon will say that it is ready, and this model has not been asked.
+                    log.event("not_probed", model=served.name, hint="give it an example, and it is tried at the start")
                 if warm_up and served.warms_up:
                     served.latency = warmup.measure(served.max_batch_size, served.batch_sizes, self._trial(served))
+                    served.latency_elements = _elements(_item(served))
+                elif served.warms_up and served.example is None:
+                    self._probe(served)
                 self._models.append(served)
         except DeviceUnavailable as error:
             return self._refused("device", name, str(error), error)
@@ -194,12 +201,21 @@ class Runner:
                 + [Spec(k, "ANY", ()) for k in plain]
             )
 
+    def _probe(self, served: Served) -> None:
+        """Runs one row that is made up. What the model thinks of it is no matter, but a process that dies of it does so
+        before it is given work."""
+        trial = self._trial(served)
+        if trial is not None:
+            try:
+                trial(1)
+            except warmup.Stop:
+                pass
+
     def _trial(self, served: Served) -> Callable[[int], float] | None:
         """What runs a batch of so many rows and says how many seconds it took; None when nothing is known to run."""
-        item = served.example if served.example is not None else warmup.made_up(served)
+        item = _item(served)
         if item is None:
             return None
-        served.latency_elements = max(1, sum(tensor.numel() for tensor in outputs.sort_out(item)[0].values()))
 
         def trial(rows: int) -> float:
             run = Run(self, served, [], Requests.parse([]))
@@ -226,3 +242,15 @@ class Runner:
             return time.perf_counter() - started
 
         return trial
+
+
+def _item(served: Served) -> Mapping[str, Any] | None:
+    """What a model is tried with: its example, or one that is made up; None when nothing is known to run."""
+    return served.example if served.example is not None else warmup.made_up(served)
+
+
+def _elements(item: Mapping[str, Any] | None) -> int:
+    """How large an item is."""
+    if item is None:
+        return 1
+    return max(1, sum(tensor.numel() for tensor in outputs.sort_out(item)[0].values()))

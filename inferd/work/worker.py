@@ -8,12 +8,11 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import sys
 from typing import Any
 
 import torch
 
-from inferd import log
+from inferd import failpoints, log
 from inferd.config import ModelConfig
 from inferd.memory import Region
 from inferd.wire import batch as b
@@ -87,12 +86,14 @@ def _serve(link: Channel, runner: Runner) -> None:
         message = link.receive()
         kind = message[0]
         if kind == b.RUN:
+            failpoints.hit("worker.after_recv")
             try:
                 packets = runner.run(*message[1:])
             except DeviceBroken as error:
                 log.event("device_broken", level=40, pid=os.getpid(), error=str(error)[:500])
-                sys.stderr.flush()
+                log.flush()
                 os._exit(EXIT_DEVICE_BROKEN)  # say nothing more: what the device computed since cannot be trusted
+            failpoints.hit("worker.before_send")
             for packet in packets:
                 link.send(packet)
         elif kind == b.FREE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,14 @@ from inferd.errors import ConfigError
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
-    """What `inferd serve` would run with."""
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """What `inferd serve` would run with, in a folder with a net.py and a file of tokens."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").touch()
+    (tmp_path / "tokens").write_text("ada: 0123456789abcdef\n")
+    (tmp_path / "tokens").chmod(0o600)
     seen: list[Settings] = []
-    monkeypatch.setattr(sys.modules["inferd.cli.serve"], "_run", lambda settings, executor: seen.append(settings))
+    monkeypatch.setattr(sys.modules["inferd.cli.serve"], "_run", lambda settings, *_: seen.append(settings))
 
     def of(*words: str) -> Settings:
         monkeypatch.setattr(sys, "argv", ["inferd", "serve", *words])
@@ -53,10 +58,10 @@ def test_variables(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """INFERD_WEB, INFERD_WEB_ORIGIN (divided by blanks), INFERD_TOKENS, INFERD_INSECURE_NO_AUTH."""
     monkeypatch.setenv("INFERD_WEB", "0.0.0.0:80")
     monkeypatch.setenv("INFERD_WEB_ORIGIN", "https://a.example http://b.example:81")
-    monkeypatch.setenv("INFERD_TOKENS", "/some/file")
+    monkeypatch.setenv("INFERD_TOKENS", "tokens")
     monkeypatch.setenv("INFERD_INSECURE_NO_AUTH", "1")
     given = settings("echo")
-    assert (str(given.web), given.tokens, given.insecure_no_auth) == ("inferd://0.0.0.0:80", "/some/file", True)
+    assert (str(given.web), given.tokens, given.insecure_no_auth) == ("inferd://0.0.0.0:80", "tokens", True)
     assert given.web_origin == ("https://a.example", "http://b.example:81")
 
 

@@ -123,7 +123,7 @@ def with_server(test: Callable[[Callers, FakeServer], Coroutine[Any, Any, None]]
     with FakeServer({"echo": lambda inputs: inputs}, **options) as server:
 
         async def go() -> None:
-            callers = Callers(server.url, "own-token")
+            callers = Callers(server.url, "own-token", True)
             try:
                 await test(callers, server)
             finally:
@@ -200,7 +200,7 @@ def test_without_tokens_nobody_is_several() -> None:
     with FakeServer({"echo": lambda inputs: inputs}) as server:
 
         async def go() -> None:
-            callers = Callers(server.url, "")
+            callers = Callers(server.url, "", False)
             for token in ("", "one", "two"):
                 async with callers.client("ip:1", token) as client:
                     await client.models()

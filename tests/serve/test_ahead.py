@@ -63,7 +63,7 @@ def test_a_superseded_request_that_was_prepared_is_never_run(tmp_path: Path) -> 
             assert running_one.result() == "MainThread"
             assert isinstance(older.exception(), Superseded)
             assert newer.result()["word"] == "newer"
-        assert daemon.ask(lambda: daemon.engine.door.models["ahead"].rows) == 3
+        assert daemon.ask(lambda: daemon.engine.door.models["ahead"].meters.rows) == 3
 
 
 def test_a_request_that_kills_its_worker_while_it_is_prepared_takes_no_other_with_it(tmp_path: Path) -> None:

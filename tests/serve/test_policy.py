@@ -44,7 +44,7 @@ def test_the_newest_request_of_a_key_takes_the_place_of_the_one_that_waits(tmp_p
         peer.infer(7, "virtual", x(7), (1,), supersede="another")
         assert peer.outcomes(4) == dict.fromkeys((2, 3, 4, 5), "SUPERSEDED")
         assert peer.outcomes(3) == {1: "RESULT", 6: "RESULT", 7: "RESULT"}
-        assert daemon.ask(lambda: daemon.engine.door.models["virtual"].results) == 3
+        assert daemon.ask(lambda: daemon.engine.door.models["virtual"].meters.results) == 3
         assert daemon.ask(lambda: daemon.engine.counters["superseded_while_queued"]) == 4
 
 

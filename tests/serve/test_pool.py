@@ -53,14 +53,15 @@ def test_a_death_returns_what_was_running(arena: Region) -> None:
     pool = ready_pool(arena)
     worker = pool.workers[0]
     pool.run(worker, "batch", 0.0)
-    assert pool.died(worker) == ("batch", 0.0)
+    assert pool.died(worker, "SIGKILL") == "batch"
+    assert pool.pause_s(worker) == 0.0 and worker.last_exit == "SIGKILL"
     assert worker.condition is Condition.GONE and pool.serving == 1
 
 
 def test_an_idle_worker_that_dies_is_no_longer_offered(arena: Region) -> None:
     """Its death loses nothing."""
     pool = ready_pool(arena, 1)
-    assert pool.died(pool.workers[0]) == (None, 0.0)
+    assert pool.died(pool.workers[0]) is None
     assert pool.idle is None
 
 
@@ -70,13 +71,46 @@ def test_deaths_in_a_row_are_given_longer_pauses(arena: Region) -> None:
     worker = pool.workers[0]
     pauses = []
     for _ in range(9):
-        pauses.append(pool.died(worker)[1])
+        pool.died(worker)
+        pauses.append(pool.pause_s(worker))
         pool.spawning(worker, arena)
     assert pauses[:4] == [0.0, 0.1, 0.2, 0.4] and pauses[-1] == 5.0
     pool.ready(worker, "cpu")
     pool.run(worker, "batch", 0.0)
     pool.finished(worker, 1.0)
-    assert pool.died(worker)[1] == 0.0
+    pool.died(worker)
+    assert pool.pause_s(worker) == 0.0
+
+
+def test_a_worker_that_dies_five_times_for_nothing_is_unhealthy_until_it_is_back(arena: Region) -> None:
+    """The pool is unhealthy when all of its workers are."""
+    pool = ready_pool(arena)
+    first, second = pool.workers
+    for _ in range(5):
+        assert not first.unhealthy
+        pool.died(first)
+        pool.spawning(first, arena)
+    assert first.unhealthy and not pool.unhealthy
+    for _ in range(5):
+        pool.died(second)
+        pool.spawning(second, arena)
+    assert pool.unhealthy
+    pool.ready(first, "cpu")
+    assert not first.unhealthy and not pool.unhealthy
+
+
+def test_deaths_that_a_request_is_guilty_of_are_not_held_against_the_workers(arena: Region) -> None:
+    """Two deaths by one request, found out at the second: both workers are as they were before."""
+    pool = ready_pool(arena)
+    first, second = pool.workers
+    for _ in range(20):
+        for worker in (first, second):
+            pool.died(worker)
+        pool.explained((first.id, second.id))
+        assert pool.pause_s(first) == pool.pause_s(second) == 0.0
+        for worker in (first, second):
+            pool.spawning(worker, arena)
+            pool.ready(worker, "cpu")
 
 
 def test_a_batch_of_which_nothing_is_heard_hangs(arena: Region) -> None:
@@ -92,5 +126,5 @@ def test_a_batch_of_which_nothing_is_heard_hangs(arena: Region) -> None:
     worker.arena.starved = True
     assert pool.hung(100.0) == []
     worker.arena.starved = False
-    pool.condemn(worker)
+    pool.condemn(worker, "hung")
     assert pool.hung(100.0) == []

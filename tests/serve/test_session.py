@@ -11,8 +11,17 @@ from inferd.config import ModelConfig, Settings
 from inferd.errors import RequestError
 from inferd.memory import Region
 from inferd.serve.engine import Engine
+from inferd.serve.patience import (
+    HEADER_TIMEOUT_S,
+    HELLO_TIMEOUT_S,
+    LEAST_BYTES_PER_S,
+    PAYLOAD_GRACE_S,
+    PING_EVERY_S,
+    SILENT_TIMEOUT_S,
+    WRITE_TIMEOUT_S,
+)
 from inferd.serve.refusal import header_of, overloaded, too_late
-from inferd.serve.session import HELLO_TIMEOUT_S, MAX_IGNORED_BYTES, READ_TIMEOUT_S, WRITE_TIMEOUT_S, Session
+from inferd.serve.session import MAX_IGNORED_BYTES, Session
 from inferd.wire import frame as f
 from inferd.wire.messages import Error, Hello, Infer
 from inferd.wire.peer import CLIENT, Peer
@@ -50,7 +59,7 @@ class NoExecutor:
 
     async def start(self, events: object, slab: Region) -> None: ...
 
-    def spawn(self, worker: int, device: str) -> Region:
+    def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
         raise AssertionError
 
     def send(self, worker: int, packet: bytes) -> None: ...
@@ -126,10 +135,100 @@ def test_a_payload_that_stops_is_cut(engine: Engine) -> None:
     talk = Talk(engine)
     talk.infer(1, 200_000, now=1.0, send=100_000)
     assert engine.slab.used_bytes > 0
-    assert talk.session.overdue(READ_TIMEOUT_S) == ""
-    assert talk.session.overdue(READ_TIMEOUT_S + 2) == "the rest of a payload does not come"
+    assert talk.session.overdue(1.5) == ""
+    assert talk.session.overdue(1.5 + PAYLOAD_GRACE_S) == ""
+    assert talk.session.overdue(1.5 + PAYLOAD_GRACE_S + 2) == "the rest of a payload does not come, or too slowly"
     talk.session.lost()
-    assert engine.slab.used_bytes == 0 and engine.may_arrive(2_000_000)
+    assert engine.slab.used_bytes == 0 and engine.may_arrive(2_000_000, engine.client("another"))
+
+
+def test_a_payload_that_trickles_is_cut(engine: Engine) -> None:
+    """64 KiB/s is enough, for as long as it takes; half of that is not."""
+    for rate, enough in ((LEAST_BYTES_PER_S, True), (LEAST_BYTES_PER_S // 2, False)):
+        talk = Talk(engine)
+        talk.infer(1, 1_000_000, now=0.0, send=0)
+        cut = []
+        for second in range(1, 14):
+            talk.say(bytes(rate), float(second))
+            cut.append(talk.session.overdue(float(second)))
+        assert (not any(cut)) is enough
+        talk.session.lost()
+
+
+def test_a_header_that_trickles_is_cut(engine: Engine) -> None:
+    """One byte a second is progress that nobody waits for; a new frame has its own five seconds."""
+    talk = Talk(engine)
+    header = f.pack_prefix(f.PING, 1, 0)
+    talk.say(header[:12])
+    for second in range(1, 20):
+        assert talk.session.overdue(float(second)) == ""
+        talk.say(header[12:] + header[:12], float(second))
+    seen = []
+    for second in range(20, 28):
+        talk.say(header[second - 8 : second - 7], float(second))
+        seen.append(talk.session.overdue(float(second)))
+    assert seen.index("the rest of a header does not come") in (HEADER_TIMEOUT_S, HEADER_TIMEOUT_S + 1)
+
+
+def test_who_talks_on_and_never_reads_is_cut_all_the_same(engine: Engine) -> None:
+    """What it says is no sign that it takes what it is sent."""
+    talk = Talk(engine)
+    talk.session.outbox.congested = True
+    talk.link.queued = 2_000_000
+    seen = []
+    for second in range(1, int(WRITE_TIMEOUT_S) + 3):
+        talk.say(f.pack_prefix(f.CANCEL, 99, 0), float(second))
+        seen.append(talk.session.overdue(float(second)))
+    assert "it does not read its answers" in seen
+
+
+def test_who_has_something_in_flight_is_asked_whether_it_is_there(engine: Engine) -> None:
+    """Two PINGs without an answer, and it is cut; a PONG is answer enough, and so is taking what is sent."""
+    talk = Talk(engine)
+    talk.infer(1, 100)
+    ping = f.pack_prefix(f.PING, 0, 0)[:5]
+    assert talk.session.overdue(PING_EVERY_S - 1) == "" and not any(w.startswith(ping) for w in talk.link.written)
+    assert talk.session.overdue(PING_EVERY_S + 1) == "" and talk.link.written[-1].startswith(ping)
+    talk.say(f.pack_prefix(f.PONG, 0, 0), 35.0)
+    assert talk.session.overdue(SILENT_TIMEOUT_S + 1) == ""
+    assert talk.session.overdue(35.0 + SILENT_TIMEOUT_S + 1) == "it does not answer PING"
+
+
+def test_an_idle_connection_is_asked_only_if_it_wants_that(engine: Engine) -> None:
+    """A client without a thread of its own answers when it is used next; one that says `ping` answers at all times."""
+    quiet = Talk(engine)
+    keen = Talk(engine, greet=False)
+    keen.say(keen.peer.send(f.HELLO, Hello("test", features=["ping"])))
+    assert quiet.session.overdue(1000.0) == ""
+    assert keen.session.overdue(SILENT_TIMEOUT_S + 1) == "it does not answer PING"
+
+
+def test_one_client_does_not_have_all_the_room_of_what_arrives(engine: Engine) -> None:
+    """Three quarters of it at most, and another one finds the rest."""
+    one, other = engine.client("one"), engine.client("other")
+    step = 64 * 1024
+    half = engine.slab.region.nbytes // 2
+    while engine.may_arrive(step, one):
+        engine.arriving(step, one)
+    assert half * 2 // 3 <= one.arriving_bytes <= half * 3 // 4
+    assert engine.may_arrive(half - one.arriving_bytes, other)
+
+
+def test_when_all_together_have_too_much_unsent_the_worst_goes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes nothing goes before who reads, and who holds most before who holds less."""
+    monkeypatch.setattr("inferd.serve.engine.MAX_UNSENT_BYTES", 10_000_000)
+    reader, small, large = (Talk(engine) for _ in range(3))
+    for talk, queued in ((reader, 1_000_000), (small, 2_000_000), (large, 4_000_000)):
+        engine.sessions.add(talk.session)
+        talk.link.behind, talk.link.queued = True, queued
+        talk.session.outbox.congested = True
+        talk.session.flush(0.0)
+        talk.session.overdue(0.0)
+    for second in range(1, 4):
+        reader.session.patience.taken_at = float(second)
+    reader.link.queued = 8_000_000
+    reader.session.flush(3.0)
+    assert large.link.closed and small.link.closed is False and reader.link.closed is False
 
 
 def test_an_idle_connection_may_stay(engine: Engine) -> None:

@@ -30,6 +30,7 @@ TYPES = {
     "GOAWAY": 9,
     "CREDIT": 10,
     "STATUS": 11,
+    "RELOAD": 12,
 }
 HAS_VALUES = 1
 TO_SERVER, TO_CLIENT = "client->server", "server->client"
@@ -418,6 +419,8 @@ def conversation() -> None:
         values={"uptime_s": 12.0, "models": {"ner": {"queued": 0, "done": 41}}},
         credits=64,
     )
+    frame("reload_request", TO_SERVER, "RELOAD", 10, None)
+    frame("reload_reply", TO_CLIENT, "RELOAD", 10, None, values={"changed": ["tokens", "model ner"]}, credits=64)
     frame("goaway", TO_CLIENT, "GOAWAY", 0, {"reason": "DRAINING"}, credits=64)
 
 
