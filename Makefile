@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 
-.PHONY: help venv serve test lint types wheel js browser bench sim fuzz soak gpu-test gpu-bench clean
+.PHONY: help venv serve test lint types wheel js browser bench sim chaos fuzz fuzz-live faults soak gpu-test gpu-bench clean
 
 help:           ## these verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -44,13 +44,23 @@ bench: venv     ## rates, latencies and CPU beside their limits, in one run (abo
 sim: venv       ## the scheduler in a simulated world: the tables of docs/SCHEDULING.md
 	$(BIN)/python -m tests.sim
 
-fuzz: venv      ## hostile bytes at the decoder, SECONDS=120
-	$(BIN)/python tests/fuzz/fuzz_wire.py --seconds $(or $(SECONDS),120)
+chaos: venv     ## the daemon's core in made-up lives full of faults, on a virtual clock: SEEDS=2000 (about a minute)
+	$(BIN)/python -m tests.sim.chaos --seeds $(or $(SEEDS),2000)
 
-soak: venv      ## SECONDS=60 each: every answer its own; with killed workers; callers who change their minds
-	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),60)
-	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),60) --kill-every 2
-	$(BIN)/python -m tests.storm --seconds $(or $(SECONDS),60)
+fuzz: venv      ## hostile bytes at decoders and session, SECONDS=120, or FRAMES=10000000 however long that takes
+	$(BIN)/python -m tests.fuzz.run $(if $(FRAMES),--frames $(FRAMES),--seconds $(or $(SECONDS),120))
+
+fuzz-live: venv ## FRAMES=1000000 mutated frames at a live daemon, and what a good client beside them notices
+	$(BIN)/python -m tests.fuzz.live --frames $(or $(FRAMES),1000000)
+
+faults: venv    ## every fault of the catalogue into a real daemon, one line each (about 10 minutes; ROWS="T7 T15")
+	$(BIN)/python -m tests.faults $(ROWS)
+
+soak: MIN ?= 3
+soak: venv      ## MIN=3 minutes: every answer its own, without faults and with them; callers who change their minds
+	$(BIN)/python -m tests.soak --seconds $$(( $(MIN) * 60 / 6 ))
+	$(BIN)/python -m tests.soak --seconds $$(( $(MIN) * 60 / 2 )) --fault-every 10 --json bench-out/soak.json
+	$(BIN)/python -m tests.storm --seconds $$(( $(MIN) * 60 / 3 ))
 
 gpu-test: venv  ## the tests that need a CUDA device
 	$(BIN)/python -m tests.gpu

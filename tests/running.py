@@ -67,13 +67,15 @@ def running(
     async def main() -> None:
         unix = Address(path=str(tmp_path / "inferd.sock"))
         chosen = Settings(
-            models=models, listen=(Address(host="127.0.0.1", port=0), unix), **{"devices": (DEVICE,), **settings}
+            models=models,
+            listen=(Address(host="127.0.0.1", port=0, tls="tls_cert" in settings), unix),
+            **{"devices": (DEVICE,), **settings},
         )
         runs: Executor
         if executor == "inline":
             from inferd.work.inline import InlineExecutor
 
-            runs = InlineExecutor(chosen)
+            runs = InlineExecutor()
         else:
             runs = ProcessExecutor(chosen)
         engine = Engine(chosen, runs)

@@ -1,20 +1,30 @@
-"""Every answer its own, for as long as one likes: 64 callers, two models, mixed shapes, slow readers, killed workers.
+"""Every answer its own, for as long as one likes: 64 callers, two models, mixed shapes, slow readers, and faults.
 
-    python -m tests.soak --seconds 60 [--kill-every 2]
+    make soak MIN=10     half of it with faults, a sixth without, a third for tests/storm.py
+    python -m tests.soak --seconds 400 --fault-every 10 --json bench-out/soak.json
 
 Each input carries a nonce, and each answer of up to 1 MiB is generated from it. A quarter of the callers have receive
-buffers of 4 KiB and dawdle. Prints what it saw; fails if an answer was wrong, an error came (but for a request whose
-worker was killed twice), a caller hung, or anything did not come back to its baseline.
+buffers of 4 KiB and dawdle. The faults: a worker is killed; one is stopped for a second, or for good, so that the
+daemon has to end it; 200 connections send half a frame and are reset; SIGHUP. Once a second memory, descriptors and
+processes are looked at from outside.
+
+Fails if an answer was wrong, an error came (but for a request whose workers were killed twice), a caller hung or lost
+its connection, the daemon grows by more than 1 MiB a minute once it is warm, or anything is not back at its baseline in
+the end. Workers live too short for a slope of their own; theirs is reported.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import random
 import signal
+import socket
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,8 +38,11 @@ import numpy as np
 from inferd_client import Client, InferdError
 
 from inferd.wire import frame as f
-from inferd.wire.messages import Infer
+from inferd.wire.address import Address
+from inferd.wire.messages import Hello, Infer
+from inferd.wire.peer import CLIENT, Frame, Peer
 from inferd.wire.values import pack_values
+from tests.faults import procfs
 from tests.rawpeer import RawPeer
 
 DOUBLES = Path(__file__).with_name("doubles.py")
@@ -39,6 +52,10 @@ DTYPES = [np.float32, np.int64, np.uint8]
 MAX_REPLY_BYTES = 1024 * 1024
 WARM_UP_S = 10.0
 GROWTH_LIMIT_MIB = 16
+SLOPE_LIMIT_MIB_PER_MIN = 1.0
+FAULTS = ("kill", "kill", "pause", "freeze", "storm", "reload")
+STORM_CONNECTIONS = 200
+REST_TIMEOUT_S = 20.0
 
 
 def expected(nonce: str, size: int) -> bytes:
@@ -95,6 +112,13 @@ class Soak:
                 except InferdError as error:
                     self.note(number, f"error {getattr(error, 'reason', '')}")
 
+    @staticmethod
+    def answer(peer: RawPeer) -> Frame:
+        """The next frame that answers a request."""
+        while (frame := peer.next()).type == f.PING:
+            peer.sock.sendall(peer.peer.send(f.PONG))
+        return frame
+
     def slow_caller(self, number: int) -> None:
         """A caller with a receive buffer of 4 KiB that takes its time."""
         rng = random.Random(f"{self.seed} {number}")
@@ -108,7 +132,11 @@ class Soak:
                 head = peer.peer.send(f.INFER, Infer("nonce"), count, len(segment), f.HAS_VALUES)
                 peer.sock.sendall(head + segment)
                 self.stop.wait(rng.random() * 0.2)
-                frame = peer.next()
+                try:
+                    frame = self.answer(peer)
+                except (OSError, EOFError) as error:
+                    self.note(number, f"error {type(error).__name__}")
+                    return
                 if frame.type == f.ERROR:
                     self.note(number, f"error {frame.message.reason}")  # type: ignore[union-attr]
                 else:
@@ -130,12 +158,115 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def run(seconds: float, kill_every_s: float, seed: int) -> dict[str, Any]:
+def children(pid: int) -> list[int]:
+    """The daemon's fork server, workers and whatever else is below it."""
+    return sorted(procfs.descendants(pid))
+
+
+def storm(url: str, connections: int) -> None:
+    """Connections that send half a frame and are reset."""
+    address = Address.parse(url)
+    half = Peer(CLIENT).send(f.HELLO, Hello("storm")) + f.pack_prefix(f.INFER, 1, 16 * 1024)
+    for _ in range(connections):
+        with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), timeout=5) as sock:
+            sock.sendall(half)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class Faults:
+    """Does something to the daemon every now and then: `done` counts what."""
+
+    def __init__(self, soak: Soak, admin: Client, pid: int, every_s: float) -> None:
+        self.done: Counter[str] = Counter()
+        self.log: list[tuple[float, str]] = []
+        self._soak = soak
+        self._admin = admin
+        self._pid = pid
+        self._every_s = every_s
+        self._rng = random.Random(f"{soak.seed} faults")
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+        self._thread.start()
+
+    def join(self) -> bool:
+        """Whether it has come to its end."""
+        self._thread.join(30)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._soak.stop.wait(self._every_s):
+            what = self._rng.choice(FAULTS)
+            self.done[what] += 1
+            self.log.append((round(time.monotonic() - self._started, 1), what))
+            if what == "storm":
+                storm(self._soak.url, STORM_CONNECTIONS)
+            elif what == "reload":
+                os.kill(self._pid, signal.SIGHUP)
+            else:
+                self._strike(what)
+
+    def _strike(self, what: str) -> None:
+        workers = [worker["pid"] for worker in self._admin.status()["workers"] if worker["pid"]]
+        if not workers:
+            return
+        pid = self._rng.choice(workers)
+        with contextlib.suppress(ProcessLookupError):
+            if what == "kill":
+                os.kill(pid, signal.SIGKILL)
+                return
+            os.kill(pid, signal.SIGSTOP)
+            if what == "pause":  # if not, the daemon has to end it
+                self._soak.stop.wait(1.0)
+                os.kill(pid, signal.SIGCONT)
+
+
+class Watch:
+    """What the daemon holds, once a second, from outside."""
+
+    def __init__(self, pid: int, admin: Client) -> None:
+        self.samples: list[dict[str, float]] = []
+        self._pid = pid
+        self._admin = admin
+        self._started = time.monotonic()
+
+    def look(self) -> dict[str, float]:
+        below = children(self._pid)
+        rss = []
+        for pid in below:
+            with contextlib.suppress(OSError, ValueError):  # it ends just now
+                rss.append(rss_anon_kib(pid))
+        status = self._admin.status()
+        sample = {
+            "at_s": round(time.monotonic() - self._started, 1),
+            "daemon_mib": round(rss_anon_kib(self._pid) / 1024, 2),
+            "children_mib": round(sum(rss) / 1024, 2),
+            "descriptors": descriptors(self._pid),
+            "children": len(below),
+            "slab_mib": round(status["slab"]["used_bytes"] / 2**20, 2),
+            "arena_mib": round(sum(worker["arena_used_bytes"] for worker in status["workers"]) / 2**20, 2),
+            "connections": status["connections"],
+        }
+        self.samples.append(sample)
+        return sample
+
+    def slope_mib_per_min(self, name: str, after_s: float) -> float:
+        """Of the straight line through what was seen after the warm-up (least squares)."""
+        seen = [(sample["at_s"] / 60, sample[name]) for sample in self.samples if sample["at_s"] >= after_s]
+        if len(seen) < 3:
+            return 0.0
+        slope, _ = statistics.linear_regression(*zip(*seen, strict=True))
+        return round(slope, 3)
+
+
+def run(seconds: float, fault_every_s: float, seed: int) -> dict[str, Any]:
     """One soak; what it saw."""
     with tempfile.TemporaryDirectory() as folder:
         socket_url = f"inferd+unix://{folder}/soak.sock"
         command = [sys.executable, "-m", "inferd", "serve", f"{DOUBLES}:Nonce", f"{DOUBLES}:Hash"]
-        command += ["--listen", "inferd://127.0.0.1:0", "--listen", socket_url, "--log-level", "error"]
+        command += ["--device", "cpu", "--device", "cpu"]
+        command += ["--listen", "inferd://127.0.0.1:0", "--listen", socket_url, "--log-level", "warning"]
         log = Path(folder) / "log"
         with log.open("w") as sink:
             daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True)
@@ -143,7 +274,7 @@ def run(seconds: float, kill_every_s: float, seed: int) -> dict[str, Any]:
         ready = daemon.stdout.readline()
         url = next(word for word in ready.split() if word.startswith("inferd://"))
         try:
-            return _run(Soak(url, seed), daemon.pid, socket_url, seconds, kill_every_s)
+            return _run(Soak(url, seed), daemon.pid, socket_url, seconds, fault_every_s)
         finally:
             daemon.send_signal(signal.SIGTERM)
             status = daemon.wait(30)
@@ -152,70 +283,92 @@ def run(seconds: float, kill_every_s: float, seed: int) -> dict[str, Any]:
             assert "Traceback" not in lines, lines[-4000:]
 
 
-def _run(soak: Soak, pid: int, admin_url: str, seconds: float, kill_every_s: float) -> dict[str, Any]:
+def _run(soak: Soak, pid: int, admin_url: str, seconds: float, fault_every_s: float) -> dict[str, Any]:
     with Client(admin_url) as admin:
-        before = (descriptors(pid), rss_anon_kib(pid))
+        watch = Watch(pid, admin)
+        before = watch.look()
         threads = [
             threading.Thread(target=soak.slow_caller if number % 4 == 0 else soak.caller, args=(number,), daemon=True)
             for number in range(CALLERS)
         ]
+        faults = Faults(soak, admin, pid, fault_every_s)
         for thread in threads:
             thread.start()
-        started = time.monotonic()
-        warm, kills = 0, 0
-        while (passed := time.monotonic() - started) < seconds + WARM_UP_S:
-            time.sleep(min(kill_every_s or 1.0, 1.0))
-            if not warm and passed > WARM_UP_S:
-                warm = rss_anon_kib(pid)
-            if kill_every_s and passed // kill_every_s > kills:
-                [worker] = admin.status()["workers"]
-                if worker["pid"]:
-                    os.kill(worker["pid"], signal.SIGKILL)
-                kills = int(passed // kill_every_s)
-        hot = rss_anon_kib(pid)
+        if fault_every_s:
+            faults.start()
+        while watch.look()["at_s"] < seconds:
+            time.sleep(1.0)
         soak.stop.set()
         for thread in threads:
             thread.join(60)
         hung = sum(thread.is_alive() for thread in threads)
-        deadline = time.monotonic() + 10
+        hung += bool(fault_every_s) and not faults.join()
+        deadline = time.monotonic() + REST_TIMEOUT_S
         while True:
-            status = admin.status()
-            used = status["slab"]["used_bytes"] + sum(worker["arena_used_bytes"] for worker in status["workers"])
-            if (used == 0 and status["connections"] == 1) or time.monotonic() > deadline:
+            after = watch.look()
+            at_rest = after["slab_mib"] == after["arena_mib"] == 0 and after["connections"] == 1
+            if (at_rest and after["children"] == before["children"]) or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
+        warm_s = max(WARM_UP_S, seconds / 5)
         return {
             "seconds": seconds,
-            "kills": kills,
+            "faults": dict(faults.done),
             "answers": sum(count for name, count in soak.seen.items() if not name.startswith("error")),
             "seen": dict(soak.seen),
             "wrong": soak.wrong[:10],
             "hung": hung,
-            "rss_anon_growth_mib": round((hot - warm) / 1024, 1),
-            "rss_anon_rest_mib": round((rss_anon_kib(pid) - before[1]) / 1024, 1),
-            "descriptors": [before[0], descriptors(pid)],
-            "slab_and_arena_bytes": used,
-            "counters": status["counters"],
+            "before": before,
+            "after": after,
+            "slope_mib_per_min": {
+                name: watch.slope_mib_per_min(f"{name}_mib", warm_s) for name in ("daemon", "children")
+            },
+            "counters": admin.status()["counters"],
+            "faults_at": faults.log,
+            "samples": watch.samples,
         }
 
 
-def main() -> None:
+def mistakes(found: dict[str, Any]) -> list[str]:
+    """What was not as it must be."""
+    before, after = found["before"], found["after"]
+    errors = {name for name in found["seen"] if name.startswith("error")}
+    # A request that was killed with two workers has been tried twice.
+    allowed = {"error WORKER_LOST", "error POISONED"} if found["faults"] else set()
+    wrong = [f"wrong answers: {found['wrong']}"] if found["wrong"] else []
+    wrong += [f"{found['hung']} callers hung"] if found["hung"] else []
+    wrong += [f"errors: {errors - allowed}"] if errors - allowed else []
+    wrong += [f"{name}: {after[name]}" for name in ("slab_mib", "arena_mib") if after[name]]
+    wrong += [f"children: {before['children']} → {after['children']}"] * (after["children"] != before["children"])
+    # It may close a socket a little after it has forgotten the connection.
+    wrong += [f"descriptors: {before['descriptors']} → {after['descriptors']}"] * (
+        after["descriptors"] > before["descriptors"] + 1
+    )
+    grown_mib = after["daemon_mib"] - before["daemon_mib"]
+    wrong += [f"the daemon has grown by {grown_mib:.1f} MiB"] * (grown_mib > GROWTH_LIMIT_MIB)
+    slope = found["slope_mib_per_min"]["daemon"]
+    wrong += [f"the daemon grows by {slope} MiB/min"] * (slope > SLOPE_LIMIT_MIB_PER_MIN)
+    return wrong
+
+
+def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--kill-every", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--fault-every", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, for benchmarks/plot_soak.py")
     args = parser.parse_args()
-    found = run(args.seconds, args.kill_every, args.seed)
-    print(json.dumps({"seed": args.seed, **found}, indent=1))
-    errors = {name for name in found["seen"] if name.startswith("error")}
-    allowed = {"error WORKER_LOST"} if args.kill_every else set()
-    assert not found["wrong"] and not found["hung"]
-    assert errors <= allowed, errors
-    assert found["slab_and_arena_bytes"] == 0
-    assert found["rss_anon_growth_mib"] < GROWTH_LIMIT_MIB
-    assert found["descriptors"][1] <= found["descriptors"][0] + 1  # the admin's connection
+    found = {"seed": args.seed, **run(args.seconds, args.fault_every, args.seed)}
+    wrong = mistakes(found)
+    found["failed"] = wrong
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found), encoding="utf-8")
+    print(json.dumps({name: value for name, value in found.items() if name not in ("samples", "faults_at")}, indent=1))
+    print("failed: " + "; ".join(wrong) if wrong else "nothing is wrong")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

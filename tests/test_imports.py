@@ -16,12 +16,16 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "memory": (set(), set()),
     "log": (set(), set()),
+    "failpoints": (set(), set()),
     "_version": (set(), set()),
-    "config": ({"errors", "wire.address"}, set()),
+    "config": ({"config", "errors", "wire.address"}, set()),
     "wire": ({"errors", "wire"}, {"msgpack"}),
     "schedule": ({"errors", "config", "schedule"}, set()),
-    "serve": ({"errors", "config", "memory", "log", "_version", "wire", "schedule", "serve"}, {"uvloop"}),
-    "work": ({"errors", "config", "memory", "log", "wire", "work"}, {"torch", "numpy", "msgpack", "safetensors"}),
+    "serve": ({"errors", "config", "memory", "log", "failpoints", "_version", "wire", "schedule", "serve"}, {"uvloop"}),
+    "work": (
+        {"errors", "config", "memory", "log", "failpoints", "wire", "work"},
+        {"torch", "numpy", "msgpack", "safetensors"},
+    ),
     "models": ({"models", "errors"}, {"torch", "numpy", "safetensors", "transformers", "tokenizers"}),
     "gateway": (
         {"errors", "config", "log", "_version", "wire", "gateway"},
@@ -30,7 +34,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "cli": ({""}, {"click", "uvloop", "numpy", "matplotlib", "inferd_client"}),
     "__init__": ({"_version"}, {"inferd_client"}),
     "__main__": ({"cli"}, set()),
-    "inferd_client": ({"wire", "errors", "_version"}, {"numpy", "ml_dtypes", "inferd_client", "torch"}),
+    "inferd_client": ({"wire", "errors", "_version"}, {"numpy", "ml_dtypes", "inferd_client", "torch", "pytest"}),
 }
 # The mind reads no clock and waits for nothing.
 FORBIDDEN_STDLIB = {"schedule": {"asyncio", "time", "threading", "socket"}, "wire": {"asyncio", "time", "socket"}}

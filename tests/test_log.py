@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from typing import Any
 
-from inferd.log import JsonFormatter, TextFormatter
+import pytest
+
+from inferd.log import MAX_QUEUED_LINES, JsonFormatter, TextFormatter, Throttle, Writer
 
 
 def record(message: str = "event", **fields: Any) -> logging.LogRecord:
@@ -44,3 +47,51 @@ def test_json_has_everything_as_it_is() -> None:
     line = JsonFormatter().format(record(models=["a", "b"], detail="x\ny"))
     assert "\n" not in line
     assert json.loads(line)["models"] == ["a", "b"] and json.loads(line)["detail"] == "x\ny"
+
+
+def test_lines_are_written_in_order_and_the_rest_is_counted() -> None:
+    """A pipe that nobody reads holds up no caller: the queue fills, what does not fit is counted, and once somebody
+    reads all that fitted comes, whole and in order, with the count behind it."""
+    read, write = os.pipe()
+    writer = Writer(write)
+    writer.setFormatter(JsonFormatter())
+    lines = MAX_QUEUED_LINES + 2000
+    for number in range(lines):
+        writer.emit(record(number=number))
+    assert 0 < writer.dropped <= 2000
+    said = bytearray()
+    while not said.endswith(b"}\n") or b"log_lines_dropped" not in said:
+        said += os.read(read, 1 << 16)
+    writer.flush()
+    *found, last = [json.loads(line) for line in said.splitlines()]
+    assert [line["number"] for line in found] == list(range(lines - writer.dropped))
+    assert last["event"] == "log_lines_dropped" and last["in_all"] == writer.dropped
+    os.close(read)  # the thread may go on to have the other end
+
+
+def test_a_flush_waits_for_the_last_line_and_not_for_ever() -> None:
+    """With a reader all is there when it returns; without one it gives up."""
+    read, write = os.pipe()
+    writer = Writer(write)
+    writer.setFormatter(TextFormatter())
+    writer.emit(record("last words"))
+    writer.flush()
+    assert os.read(read, 1 << 16).endswith(b"last words\n")
+    for _ in range(3):
+        writer.emit(record("x" * 65_536))
+    writer.flush(timeout_s=0.05)
+    os.close(read)
+
+
+def test_a_throttle_with_a_burst_lets_the_first_through(caplog: pytest.LogCaptureFixture) -> None:
+    """Three at once, then one a second; who was held back is counted in the next."""
+    throttle = Throttle(burst=3)
+    with caplog.at_level(logging.INFO, "inferd"):
+        for now in (0.0, 0.0, 0.0, 0.1, 0.2, 1.0):
+            throttle.event("died", now, worker=0)
+    assert [getattr(line, "fields", {}) for line in caplog.records] == [
+        {"worker": 0},
+        {"worker": 0},
+        {"worker": 0},
+        {"worker": 0, "held_back": 2},
+    ]

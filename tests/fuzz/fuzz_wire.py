@@ -240,7 +240,7 @@ class Mutator:
             elif what < 0.79:
                 flags ^= 1 << chance.randrange(8)
             elif what < 0.89:
-                kind = chance.choice((*f.TYPE_NAMES, 0, 12, 16, 19, 255))
+                kind = chance.choice((*f.TYPE_NAMES, 0, 13, 16, 19, 255))
             elif what < 0.95:
                 request_id = chance.choice((0, 1, 2**32, 2**63, 2**64 - 1))
             else:

@@ -482,3 +482,20 @@ def test_small_batches_are_charged_for_what_they_cost() -> None:
         leads.append((client.tag - 1.0) / rows)
     price = (ALPHA + BETA * 64) / 64
     assert leads[0] == pytest.approx(ALPHA + BETA, rel=0.05) and leads[1] == pytest.approx(price, rel=0.1)
+
+
+def test_a_request_that_never_fits_does_not_make_the_others_run_alone() -> None:
+    """It runs out of memory by itself, so it was not the size of the batches it was in: they are as large as before."""
+    one = scheduler()
+    [greedy] = fill(one, 1, 0.0, deadline=None)
+    fill(one, 63, 0.0, deadline=None)
+    guilty = None
+    while (batch := one.take(0.0).batch) is not None:
+        if greedy in batch.tickets:
+            guilty = one.out_of_memory(batch)
+        else:
+            one.settle(batch, 0.1, 0.037)
+    assert guilty is greedy
+    fill(one, 64, 1.0, deadline=None)
+    batch = one.take(1.0).batch
+    assert batch is not None and batch.rows == 64

@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.schedule.scheduler import Batch, Scheduler
-from inferd.schedule.ticket import State, Ticket
+from inferd.schedule.scheduler import LEAD, Batch, Scheduler
+from inferd.schedule.ticket import Client, State, Ticket
 
 
 def ticket(lane: str = "a", rows: int = 1, nbytes: int = 64, max_rows: int = 64, due: float | None = None) -> Ticket:
@@ -238,3 +238,18 @@ def test_who_was_prepared_by_a_worker_that_died_runs_alone() -> None:
     scheduler.suspect([*prepared, ticket()])  # one of them has gone since
     assert [taken(scheduler) for _ in range(2)] == [prepared[:1], prepared[1:]]
     assert taken(scheduler) == other and scheduler.queued == 0
+
+
+def test_what_a_request_has_cost_is_charged_to_who_sent_it() -> None:
+    """Its client is that much further ahead of its share, though never by more than LEAD budgets; nobody else is."""
+    scheduler: Scheduler[Ticket] = Scheduler()
+    guilty, other = Client("guilty"), Client("other")
+    mine, theirs = (Ticket("lane", 1, 64, 64, due=2.0, client=client) for client in (guilty, other))
+    for waiting in (mine, theirs):
+        scheduler.submit(waiting, 0.0)
+    before = guilty.tag
+    scheduler.charge(mine, 1.5, 0.0)
+    assert guilty.tag == before + 2 * 1.5  # two clients wait, so a second of device is two of its share
+    assert other.tag == 0.0
+    scheduler.charge(mine, 1000.0, 0.0)
+    assert guilty.tag == LEAD * mine.budget

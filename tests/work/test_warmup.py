@@ -62,10 +62,11 @@ def test_only_a_first_worker_is_told_to_measure() -> None:
 
     async def lives() -> list[Any]:
         heard = Heard()
-        executor = InlineExecutor(Settings(models=(double("Words"),), arena_mib=4))
+        executor = InlineExecutor()
+        settings = Settings(models=(double("Words"),), arena_mib=4)
         await executor.start(heard, Region.create("slab", 4096))
-        for worker in (0, 0, 1):
-            executor.spawn(worker, "cpu")
+        for worker, warm_up in ((0, True), (0, False), (1, True)):
+            executor.spawn(worker, "cpu", settings, warm_up)
             await asyncio.sleep(0)
         await executor.close()
         return heard.ready
