@@ -45,7 +45,7 @@ def main() -> None:
     figure.legend(handles=handles, fontsize=7, ncols=len(COLOURS), loc="outside lower center")
     slope = found["slope_mib_per_min"]["daemon"]
     title = f"{found['answers']:,} answers, {len(found['wrong'])} wrong, {sum(found['faults'].values())} faults; "
-    figure.suptitle(title + f"the daemon grows by {slope:+.2f} MiB a minute once warm", fontsize=9)
+    figure.suptitle(title + f"the daemon grows by {slope:+.2f} MiB a minute in the second half", fontsize=9)
     figure.savefig(target, dpi=110)
 
 
