@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from inferd.schedule.scheduler import Batch, Scheduler, Taken
+from inferd.schedule.batch import Batch
+from inferd.schedule.scheduler import Scheduler, Taken
 from inferd.schedule.ticket import State, Ticket
 from inferd.serve import daemon
 from inferd.serve.engine import Engine

@@ -4,7 +4,7 @@ Nouns:
 
     ticket      what the scheduler knows of a request: its lane, its size, its deadline     ticket.py
     lane        the tickets that may share a batch: one model, one set of shapes            lane.py
-    batch       the tickets that run together                                               scheduler.py
+    batch       the tickets that run together, and what runs again when it went wrong       batch.py
     latency     what the batches of a lane take, learned                                    latency.py
     window      the credits of a connection                                                 credits.py
 

@@ -22,13 +22,12 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
+from inferd.schedule.batch import Batch, halved, once_more
 from inferd.schedule.known import Known
 from inferd.schedule.lane import Lane, Verdict
 from inferd.schedule.latency import Latency
 from inferd.schedule.ticket import State, Ticket
 
-# Inference is pure, so a request whose worker died may run again; a second death is no coincidence.
-MAX_RETRIES = 1
 # While requests are being refused, a batch may take so much of a head's budget: larger batches serve more of them.
 GREEDY = 0.85
 # A lane that refuses all and has run nothing for so many budgets runs one request all the same: what was learned must
@@ -55,36 +54,6 @@ LANES_LOOKED_AT = 16
 MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 0.001, 10.0
 
 T = TypeVar("T", bound=Ticket)
-
-
-class Halving:
-    """A batch that raised and was cut in two. `failed` counts the halves that raised as well; `largest` is how many
-    rows its lane might have before the first of its batches ran out of memory (0: none has)."""
-
-    __slots__ = ("above", "failed", "largest")
-
-    def __init__(self, above: Halving | None, largest: int = 0) -> None:
-        self.above = above
-        self.failed = 0
-        self.largest = largest
-
-
-class Batch(Generic[T]):
-    """Tickets that run together; `half_of` is set when they are one half of a batch that raised, `lane` when they were
-    taken from one. `why` says why it started: "idle", "freed" or "again". `ends_at` is when it should be done;
-    `is_known` says whether one of its shape has been seen."""
-
-    __slots__ = ("ends_at", "half_of", "is_known", "lane", "rows", "started_at", "tickets", "why")
-
-    def __init__(self, tickets: list[T], half_of: Halving | None = None, lane: Lane[T] | None = None) -> None:
-        self.tickets = tickets
-        self.half_of = half_of
-        self.lane = lane
-        self.rows = 0
-        self.started_at = 0.0
-        self.ends_at = 0.0
-        self.is_known = False
-        self.why = "again"
 
 
 class Taken(NamedTuple, Generic[T]):
@@ -521,31 +490,14 @@ class Scheduler(Generic[T]):
             pass
 
     def split(self, batch: Batch[T], largest: int = 0) -> T | None:
-        """The model raised on the batch. Returns the guilty ticket if it was alone; otherwise halves run next.
-
-        When both halves raise at two levels in a row, halving does not pay any more and the rest runs one by one: a
-        model that is broken for all costs n runs instead of 2n, and an innocent request among many guilty ones still
-        gets its answer.
-        """
+        """The model raised on the batch, which may have had `largest` rows. Returns the guilty ticket if it was alone;
+        otherwise halves run next."""
         self._ended(batch)
-        if len(batch.tickets) == 1:
-            [ticket] = batch.tickets
-            if batch.rows > ticket.rows:
-                # It was not alone: others of its batch have been taken out since, and it can have been one of them.
-                self._run_again([Batch([ticket], batch.half_of)])
-                return None
-            ticket.state = State.OVER
-            return ticket
-        level = batch.half_of
-        if level is not None:
-            level.failed += 1
-            if level.failed == 2 and level.above is not None and level.above.failed == 2:
-                self._run_again([Batch([ticket], level) for ticket in batch.tickets])
-                return None
-        middle = len(batch.tickets) // 2
-        below = Halving(level, largest)
-        self._run_again([Batch(batch.tickets[:middle], below), Batch(batch.tickets[middle:], below)])
-        return None
+        guilty, again = halved(batch, largest)
+        self._run_again(again)
+        if guilty is not None:
+            guilty.state = State.OVER
+        return guilty
 
     def out_of_memory(self, batch: Batch[T]) -> T | None:
         """The device had no memory for the batch: halves run next, and its lane does not take as many again for long.
@@ -569,14 +521,10 @@ class Scheduler(Generic[T]):
         """The worker died with the batch: each ticket runs once more, alone, so that one that kills workers takes no
         other with it. Returns those that have had their second chance."""
         self._ended(batch)
-        given_up: list[T] = []
-        for ticket in batch.tickets:
-            ticket.losses += 1
-            if ticket.losses > MAX_RETRIES:
-                ticket.state = State.OVER
-                given_up.append(ticket)
-            else:
-                self._run_again([Batch([ticket])])
+        given_up, again = once_more(batch)
+        self._run_again(again)
+        for ticket in given_up:
+            ticket.state = State.OVER
         return given_up
 
     def charge(self, ticket: T, seconds: float, now: float) -> None:
@@ -598,10 +546,7 @@ class Scheduler(Generic[T]):
 
     def cut(self, batch: Batch[T]) -> None:
         """The batch cannot be sent as it is: its second half runs in a batch of its own."""
-        middle = len(batch.tickets) // 2
-        self._run_again([Batch(batch.tickets[middle:])])
-        batch.tickets = batch.tickets[:middle]
-        batch.rows = sum(ticket.rows for ticket in batch.tickets)
+        self._run_again([batch.cut()])
 
     def _run_again(self, batches: list[Batch[T]]) -> None:
         # At the end, so that both halves of a level are known before the level below begins.

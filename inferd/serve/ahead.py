@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from inferd.schedule.scheduler import Batch
+from inferd.schedule.batch import Batch
 from inferd.serve.executor import Executor
 from inferd.serve.pool import Worker
 from inferd.serve.session import Request

@@ -21,7 +21,8 @@ from inferd import failpoints, log
 from inferd.config import MIB, Settings
 from inferd.errors import CATALOGUE, InvalidArgument, RequestError, make
 from inferd.memory import Region, give_back_freed
-from inferd.schedule.scheduler import REPLY_MARGIN_S, Batch, Scheduler
+from inferd.schedule.batch import Batch
+from inferd.schedule.scheduler import REPLY_MARGIN_S, Scheduler
 from inferd.schedule.ticket import Client, State
 from inferd.serve import report
 from inferd.serve.admission import Door, Model, Plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferd import log
 from inferd._version import __version__
-from inferd.schedule.scheduler import Batch
+from inferd.schedule.batch import Batch
 from inferd.serve import meters
 from inferd.serve.session import Request
 

@@ -14,7 +14,7 @@ from inferd import log
 from inferd.config import Settings
 from inferd.errors import DeviceUnavailable, ModelLoadError
 from inferd.memory import Region
-from inferd.schedule.scheduler import Batch
+from inferd.schedule.batch import Batch
 from inferd.serve.ahead import Ahead, pack_requests
 from inferd.serve.executor import Executor
 from inferd.serve.pool import UNHEALTHY_DEATHS, Arena, Condition, Pool, Worker

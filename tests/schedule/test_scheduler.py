@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.schedule.scheduler import LEAD, Batch, Scheduler
+from inferd.schedule.batch import Batch
+from inferd.schedule.scheduler import LEAD, Scheduler
 from inferd.schedule.ticket import Client, State, Ticket
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from inferd.schedule.scheduler import Batch
+from inferd.schedule.batch import Batch
 from inferd.schedule.ticket import CLASSES, Ticket
 from tests.sim.world import NEVER, Arrival, Device, Profile, World
 

@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from inferd.schedule.scheduler import Batch, Scheduler
+from inferd.schedule.batch import Batch
+from inferd.schedule.scheduler import Scheduler
 from inferd.schedule.ticket import Client, State, Ticket
 
 NEVER = math.inf
