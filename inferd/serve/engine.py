@@ -9,7 +9,6 @@ It owns the slab, the scheduler and the pool, which decide; here their decisions
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import math
 import time
@@ -19,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from inferd import failpoints, log
 from inferd.config import MIB, Settings
-from inferd.errors import CATALOGUE, InvalidArgument, RequestError, make
-from inferd.memory import Region, give_back_freed
+from inferd.errors import RequestError, make
+from inferd.memory import Region
 from inferd.schedule.batch import Batch
-from inferd.schedule.scheduler import REPLY_MARGIN_S, Scheduler
-from inferd.schedule.ticket import Client, State
+from inferd.schedule.scheduler import Scheduler
+from inferd.schedule.ticket import State
 from inferd.serve import report
 from inferd.serve.admission import Door, Model, Plan
+from inferd.serve.answers import Answers, Ran
 from inferd.serve.executor import Executor
+from inferd.serve.holdings import Holdings
 from inferd.serve.pool import Pool
-from inferd.serve.refusal import overloaded, too_late
+from inferd.serve.refusal import too_late
 from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
 from inferd.serve.strangers import Strangers
@@ -36,32 +37,18 @@ from inferd.serve.tls import context_of
 from inferd.serve.tokens import Guesses, read_tokens
 from inferd.serve.workers import Place, Workers
 from inferd.wire.frame import Limits
-from inferd.wire.messages import Infer, Message, with_timing
+from inferd.wire.messages import Infer, Message
 from inferd.wire.values import pack_values
 
 if TYPE_CHECKING:
     from inferd.serve.reload import Reloader
 
-# Clients without a connection that are remembered because they are ahead of their share, those first that are furthest.
-MAX_DEBTORS = 4096
 HOUSEKEEPING_S = 1.0
-# What connections may have unsent in the daemon's own memory, all of them together.
-MAX_UNSENT_BYTES = 256 * MIB
-# Who has taken nothing for so long is cut before others when that is too much.
-STALLED_S = 1.0
-# After more than this was unsent, or so many connections have gone, what the allocator keeps goes back to the system.
-KEPT_BYTES = 64 * MIB
-CROWD = 256
-# Payloads on their way from one client may take so many times the room that they leave to all others. So it has three
-# quarters of it at most, and a client that comes later still has the rest.
-GREED = 3
 # A STATUS is made at most a hundred times a second, however often it is asked for: one who asked without end raised
 # another's p50 from 7 to 252 ms.
 STATUS_S = 0.01
 # After so long in one turn of the loop the workers are looked at before the other sockets.
 LONG_TURN_S = 0.005
-# How much of the estimate of what writing a batch's answers takes is from the last batch.
-REPLY_GAIN = 0.1
 # When it is worth asking again a daemon whose workers died again and again.
 RETRY_WORKER_MS = 1000.0
 # How often batches that run are looked through for requests whose time is over: I3 gives a quarter of a second.
@@ -69,8 +56,6 @@ OVERDUE_EVERY_S = 0.05
 # How long a daemon that has finished its work waits for clients to read GOAWAY and to hang up: longer than it takes a
 # busy client to come round to it.
 LINGER_S = 0.25
-# What a worker finds wrong with a request's values, in sentences of the catalogue.
-OF_THE_REQUEST = frozenset({"VALUES", "ROWS", "TENSOR", "INPUT_MISSING", "INPUT_UNKNOWN", "INPUT_DTYPE"})
 
 
 class Engine:
@@ -99,24 +84,16 @@ class Engine:
         self.tls = context_of(settings)
         self.sessions: set[Session] = set()
         self.strangers: Strangers[Session] = Strangers()
-        self._clients: dict[str, Client] = {}
         self.counters: Counter[str] = Counter()
         self.throttle = log.Throttle()
+        self.holdings = Holdings(self.slab.region.nbytes)
+        self.answers = Answers(self.slab, settings.arena_mib, self.counters, self.throttle, clock)
         self.draining = False
         self.pool_lost: RequestError | None = None  # what requests are told while there is no worker to count on
         self._dispatching = False
-        self._arriving_bytes = 0
-        self.unsent_bytes = 0
-        # The most there has been of both since memory was given back to the system.
-        self._most_unsent_bytes = self._most_sessions = 0
-        self._dirty: list[Session] = []
         self.started_at = clock()
         self._status = b""
         self._status_until = -math.inf
-        # What is kept of a request's time for its way: until the answers of its batch are written, and as long again,
-        # which it may have lain unread while those of another batch were.
-        self.margin_s = REPLY_MARGIN_S
-        self._reply_s = 0.0  # what writing the answers of a batch takes, of late
         self.turn_s = 0.0  # how long the turn of the loop before this one has read, if this one follows on it
         self._turn_ended = 0.0
         self._turn_began: float | None = None
@@ -159,10 +136,6 @@ class Engine:
         self.turn_s = self._turn_ended - self._turn_began
         self._turn_began = None
 
-    def client(self, name: str) -> Client:
-        """Whoever shares fairly under that name. Forgotten by housekeeping, see there."""
-        return self._clients.setdefault(name, Client(name))
-
     def submit(self, request: Request, now: float) -> None:
         """The request's payload is there: it joins the queue, and an idle worker starts at once."""
         session = request.session
@@ -173,8 +146,8 @@ class Engine:
             self._move(request, now)
             return
         if self.pool_lost is not None:
-            self._fail(request, self.pool_lost)
-            self._flush(now)
+            self.answers.fail(request, self.pool_lost)
+            self.answers.flush(now)
             return
         self.scheduler.submit(request, now)
         if request.due is not None and request.due < self._expiry_at:
@@ -190,12 +163,12 @@ class Engine:
         takes such requests."""
         session = request.session
         if session is None:
-            self._release(request)
+            self.answers.release(request)
             return
         plan = self.door.plan(request.header)
         if not isinstance(plan, Plan):
-            self._fail(request, make("MODEL_REPLACED", model=request.header.model))
-            self._flush(now)
+            self.answers.fail(request, make("MODEL_REPLACED", model=request.header.model))
+            self.answers.flush(now)
             return
         self.submit(session.moved(request, plan), now)
 
@@ -215,39 +188,12 @@ class Engine:
     def _expire(self) -> None:
         now = self.clock()
         self._expiry_at = float("inf")
-        self._too_late(self.scheduler.expire(now), now)
-        self._flush(now)
+        self.answers.too_late(self.scheduler.expire(now), now)
+        self.answers.flush(now)
         at = self.scheduler.next_expiry()
         if at is not None:
             # A little later than due, so that those who are due together go together.
             self._arm(max(at, now + 0.001))
-
-    def _too_late(self, requests: list[Request], now: float) -> None:
-        for request in requests:
-            self._fail(request, too_late(round((now - request.arrived) * 1000)))
-
-    def _overloaded(self, requests: list[Request], now: float) -> None:
-        error = overloaded(self.scheduler.backlog_s)
-        for request in requests:
-            if request.session is not None:
-                request.session.window.congested(request.budget, now)
-            self._fail(request, error)
-
-    def may_arrive(self, nbytes: int, client: Client) -> bool:
-        """Whether another payload may be on its way: half of the slab is for those that are there, and nobody has all
-        of the other half."""
-        room = self.slab.region.nbytes // 2 - self._arriving_bytes
-        return nbytes <= room and (not client.arriving_bytes or client.arriving_bytes + nbytes <= GREED * room)
-
-    def arriving(self, nbytes: int, client: Client) -> None:
-        """A payload is on its way into the slab."""
-        self._arriving_bytes += nbytes
-        client.arriving_bytes += nbytes
-
-    def arrived(self, nbytes: int, client: Client) -> None:
-        """It is there, or will never be."""
-        self._arriving_bytes -= nbytes
-        client.arriving_bytes -= nbytes
 
     def withdraw(self, request: Request, why: str) -> None:
         """Nobody wants the request any more. If it still waits it is never computed; if it runs, its result is
@@ -259,7 +205,7 @@ class Engine:
             return
         self.counters[f"{why}_while_queued"] += 1
         self.scheduler.withdraw(request)
-        self._release(request)
+        self.answers.release(request)
 
     def refused(self, error: RequestError, message: Message) -> None:
         """A request was turned away at the door; `message` is its header, if that could be read."""
@@ -271,11 +217,6 @@ class Engine:
     def count(self, what: str) -> None:
         """One more of something worth knowing."""
         self.counters[what] += 1
-
-    def _release(self, request: Request) -> None:
-        if request.chunk is not None:
-            self.slab.release(request.chunk)
-            request.chunk = None
 
     # ---- batches, to workers
 
@@ -296,9 +237,9 @@ class Engine:
                 self.workers.run(worker, batch, now)
                 self._watch_deadlines()
             if late or refused:
-                self._too_late(late, now)
-                self._overloaded(refused, now)
-                self._flush(now)
+                self.answers.too_late(late, now)
+                self.answers.overloaded(refused, self.scheduler.backlog_s, now)
+                self.answers.flush(now)
             if batch is None:
                 return
 
@@ -327,7 +268,7 @@ class Engine:
         if _announced(before) != _announced(self.door.models):
             for session in list(self.sessions):
                 session.go_away(now, "MODELS_CHANGED")
-        self._flush(now)
+        self.answers.flush(now)
         self._dispatch()
 
     def serving(self, workers: int) -> None:
@@ -357,7 +298,7 @@ class Engine:
         if self.pool_lost is not None:
             self._fail_waiting(self.pool_lost)
         self._arm_anew()
-        self._flush(now)
+        self.answers.flush(now)
 
     def _killed_twice(self, request: Request, worker: Place, cost_s: float, now: float) -> None:
         """Two workers died with the request, the second with no other: that is charged to who sent it, and not held
@@ -365,20 +306,20 @@ class Engine:
         self.pool.explained(request.killed)
         self.scheduler.charge(request, len(request.killed) * cost_s, now)
         if worker.last_exit in ("SIGKILL", ""):
-            self._fail(request, make("WORKER_LOST"))
+            self.answers.fail(request, make("WORKER_LOST"))
             return
         model, client = request.plan.model.name, request.client
         fields = {"model": model, "client": client.name if client is not None else "", "status": worker.last_exit}
         self.throttle.event("request_poisoned", now, logging.ERROR, model, **fields)
-        self._fail(request, make("POISONED"))
+        self.answers.fail(request, make("POISONED"))
 
     def _fail_waiting(self, error: RequestError) -> None:
         """Nobody is there to compute what waits: it is told so, and not kept for who may never come."""
         for session in self.sessions:
             for request in list(session.in_flight.values()):
                 if self.scheduler.withdraw(request):
-                    self._fail(request, error)
-        self._flush(self.clock())
+                    self.answers.fail(request, error)
+        self.answers.flush(self.clock())
 
     def likely(self, at: float) -> list[Request]:
         return self.scheduler.likely(at)
@@ -421,60 +362,18 @@ class Engine:
             self.counters["batches"] += 1
             self.scheduler.settle(batch)
             self._next(worker, len(batch.tickets), now)
-        tickets = batch.tickets
-        model = tickets[0].plan.model
-        meters = model.meters
+        model = batch.tickets[0].plan.model
         if preprocess_us:
             model.preprocess_s = preprocess_us / 1e6
         if not more:
-            meters.batch(batch.rows, compute_us / 1e6, padded)
-        arrivals: list[float] = []
-        dirty = self._dirty
-        answered = rows = 0
-        numbers = iter(outcomes)
-        for index, head, offset, nbytes, flags in zip(numbers, numbers, numbers, numbers, numbers, strict=True):
-            request = tickets[index]
-            session = request.session
-            if session is None:
-                arena.give_back(offset, nbytes)
-            else:
-                if not session.outbox.parts:
-                    dirty.append(session)
-                arrivals.append(request.arrived)
-                session.window.waited(batch.started_at - request.arrived, request.budget, now)
-                header = heads[head]
-                if request.header.timing:
-                    header = with_timing(header, report.timeline(request, batch, batch_id, compute_us, padded, now))
-                session.answer(request, header, flags, arena, offset, nbytes)
-                request.session = None  # answered
-            chunk = request.chunk
-            if chunk is not None:
-                self.slab.release(chunk)
-                request.chunk = None
-            answered += 1
-            rows += request.rows
-        meters.answered(arrivals, batch.started_at, now)
-        meters.results += answered
-        meters.rows += rows
+            model.meters.batch(batch.rows, compute_us / 1e6, padded)
+        self.answers.results(batch, Ran(batch_id, compute_us, padded), arena, heads, outcomes, now)
         for index, reason, detail in failures:
-            self._failed_alone(tickets[index], reason, detail, now)
-        self._flush(now)
-        self._reply_s += REPLY_GAIN * (self.clock() - now - self._reply_s)
-        self.margin_s = REPLY_MARGIN_S + 2.0 * self._reply_s
+            self.answers.failed_alone(batch.tickets[index], reason, detail, now)
+        self.answers.flush(now)
+        self.answers.written(now)
         if not more:
             self.scheduler.learn(batch, now - batch.started_at)
-
-    def _failed_alone(self, request: Request, reason: str, detail: str, now: float) -> None:
-        model = request.plan.model.name
-        self.throttle.event("request_failed", now, key=f"{model} {reason}", model=model, reason=reason, detail=detail)
-        if reason in OF_THE_REQUEST:
-            # The runner's own checks of the request's values: their sentence names its fields, nothing else.
-            error: RequestError = InvalidArgument(detail, reason=reason)
-        elif reason == "OUTPUT_TOO_LARGE":
-            error = make(reason, limit=self.settings.arena_mib * MIB)
-        else:
-            error = make(reason if reason in CATALOGUE else "MODEL_FAILED", model=model)
-        self._fail(request, error)
 
     def batch_raised(self, worker: Place, message: list[Any]) -> None:
         batch_id, reason, detail = message
@@ -489,8 +388,8 @@ class Engine:
             out_of_memory = reason == "DEVICE_MEMORY"
             guilty = self.scheduler.out_of_memory(batch) if out_of_memory else self.scheduler.split(batch)
             if guilty is not None:
-                self._failed_alone(guilty, reason, detail, now)
-                self._flush(now)
+                self.answers.failed_alone(guilty, reason, detail, now)
+                self.answers.flush(now)
             self._arm_anew()
         self._next(worker, len(batch.tickets), now)
 
@@ -498,7 +397,7 @@ class Engine:
         for request in batch.tickets:
             if request.session is None:
                 request.state = State.OVER
-                self._release(request)
+                self.answers.release(request)
         batch.tickets = [request for request in batch.tickets if request.session is not None]
 
     def _next(self, worker: Place, ran: int, now: float) -> None:
@@ -522,66 +421,27 @@ class Engine:
             if worker.batch is not None:
                 for request in worker.batch.tickets:
                     if request.session is not None and request.due is not None and request.due <= now:
-                        self._tell(request, too_late(round((now - request.arrived) * 1000), "computed"))
+                        self.answers.tell(request, too_late(round((now - request.arrived) * 1000), "computed"))
                 self._watch_deadlines()
-        self._flush(now)
+        self.answers.flush(now)
 
     def _watch_deadlines(self) -> None:
         if self._overdue is None:
             self._overdue = self._loop.call_later(OVERDUE_EVERY_S, self._look_for_overdue)
 
-    def _fail(self, request: Request, error: RequestError) -> None:
-        self._release(request)
-        self._tell(request, error)
-
-    def _tell(self, request: Request, error: RequestError) -> None:
-        self.counters["failed_" + error.reason.lower()] += 1
-        session, request.session = request.session, None
-        if session is not None:
-            request.plan.model.meters.codes[error.code] += 1
-            if not session.outbox.parts:
-                self._dirty.append(session)
-            session.fail(request, error)
-
-    def _flush(self, now: float) -> None:
-        dirty = self._dirty
-        if dirty:
-            self._dirty = []
-            for session in dirty:
-                session.flush(now)
-
     # ---- the daemon's own
 
     def _keep_house(self) -> None:
         now = self.clock()
-        self._give_back()
+        self.holdings.give_back(len(self.sessions))
         for session in list(self.sessions):
             why = session.overdue(now)
             if why:
                 self.cut(session, why, now)
         self.workers.feed_idle()
         self.workers.end_hung(now)
-        self._forget_clients(now)
+        self.holdings.forget({session.owner.name for session in self.sessions}, now)
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
-
-    def _forget_clients(self, now: float) -> None:
-        """Those without a connection, unless they are ahead of their share: leaving and coming back does not clear
-        that."""
-        owners = {session.owner.name for session in self.sessions}
-        debtors = [client for client in self._clients.values() if client.tag > now and client.name not in owners]
-        debtors = heapq.nlargest(MAX_DEBTORS, debtors, key=lambda client: client.tag)
-        kept = owners.union(client.name for client in debtors)
-        self._clients = {name: client for name, client in self._clients.items() if name in kept}
-
-    def _give_back(self) -> None:
-        """After a crowd, or very much that was unsent, what the allocator keeps of their memory is the system's again:
-        it had kept 25 MiB of either."""
-        sessions = len(self.sessions)
-        self._most_sessions = max(self._most_sessions, sessions)
-        crowd_gone = self._most_sessions - sessions > CROWD
-        if crowd_gone or (self._most_unsent_bytes > KEPT_BYTES and not self.unsent_bytes):
-            give_back_freed()
-            self._most_unsent_bytes, self._most_sessions = 0, sessions
 
     def cut(self, session: Session, why: str, now: float) -> None:
         """Ends a connection that is a burden on others."""
@@ -591,23 +451,9 @@ class Engine:
         session.link.abort()
 
     def bound_unsent(self, now: float) -> None:
-        """When all that is unsent is too much, the connections that hold most of it are cut, those first that take
-        nothing any more."""
-        self._most_unsent_bytes = max(self._most_unsent_bytes, self.unsent_bytes)
-        if self.unsent_bytes <= MAX_UNSENT_BYTES:
-            return
-        for session in self.sessions:
-            session.count_unsent()  # what they have taken since they were looked at last
-        unsent = self.unsent_bytes
-        for session in sorted(
-            self.sessions,
-            key=lambda one: (now - one.patience.taken_at > STALLED_S, one.unsent_bytes),
-            reverse=True,
-        ):
-            if unsent <= MAX_UNSENT_BYTES:
-                return
-            unsent -= session.unsent_bytes
-            self.cut(session, "too much is unsent, and it is among those that hold most of it", now)
+        """Something was sent that its client has not taken: if that is too much in all, the worst are cut."""
+        why = "too much is unsent, and it is among those that hold most of it"
+        self.holdings.bound_unsent(self.sessions, lambda session: self.cut(session, why, now), now)
 
     def status(self, now: float) -> bytes:
         """What is going on, for `inferd status`: packed values, as it was up to STATUS_S ago."""

@@ -78,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         # `resume_writing` comes when all is sent: that is when views of an arena are no longer needed. Writes of
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
-        owner = engine.client(_owner(whose, peer))
+        owner = engine.holdings.client(_owner(whose, peer))
         # Who may open an ordinary Unix socket is the file system's to say. It is not known by its peer's name: a TCP
         # connection that was reset before it was accepted has none either, and what it sent can still be read.
         shows_token = self._trusted or sock is None or sock.family != socket.AF_UNIX
@@ -196,7 +196,7 @@ class TlsConnection(Connection):
         """A verified certificate says who it is, and stands for a token."""
         name = self._channel.client_name
         if name:
-            session.owner = self._engine.client(f"cert:{name}")
+            session.owner = self._engine.holdings.client(f"cert:{name}")
             session.shows_token = False
 
     def _send(self) -> None:

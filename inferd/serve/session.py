@@ -168,7 +168,7 @@ class Session:
         arriving = self.arriving
         if arriving is not None:  # the second time: its payload is there
             self.arriving = None
-            self.engine.arrived(arriving.nbytes, self.owner)
+            self.engine.holdings.arrived(arriving.nbytes, self.owner)
             self.engine.submit(arriving, now)
             return
         request = self._admit(frame, now)
@@ -188,7 +188,7 @@ class Session:
             self.engine.submit(request, now)
         else:
             self.arriving = request
-            self.engine.arriving(nbytes, self.owner)
+            self.engine.holdings.arriving(nbytes, self.owner)
             self.peer.accept(self.engine.slab.view[offset : offset + nbytes])
 
     def _admit(self, frame: Frame, now: float) -> Request | RequestError:
@@ -221,7 +221,7 @@ class Session:
         time_s = plan.model.objective_s if header.deadline_ms is None else header.deadline_ms / 1000
         due = None
         if time_s is not None:
-            due = arrived + time_s - engine.margin_s
+            due = arrived + time_s - engine.answers.margin_s
             if due <= now:
                 return too_late(round(time_s * 1000), "not yet queued")
         request = Request(self, request_id, header, plan, nbytes, has_values, due, arrived)
@@ -232,7 +232,7 @@ class Session:
             self.window.congested(request.budget, now)
             return overloaded(wait_s)
         if nbytes:
-            if not frame.complete and not engine.may_arrive(nbytes, self.owner):
+            if not frame.complete and not engine.holdings.may_arrive(nbytes, self.owner):
                 return make("SLAB_FULL")
             row = engine.slab.reserve(request.lane, plan.slot_bytes(nbytes, has_values))
             if row is None:
@@ -311,9 +311,9 @@ class Session:
                 problem = "this one is not known" if hello.token else "none was shown"
                 self._turn_away(make("TOKEN", problem=problem))
                 return
-            self.owner = engine.client(f"token:{name}")
+            self.owner = engine.holdings.client(f"token:{name}")
         elif self.trusted and hello.caller:
-            self.owner = engine.client(hello.caller)
+            self.owner = engine.holdings.client(hello.caller)
         engine.strangers.greeted(self)
         self.client = hello.client
         limits = {
@@ -454,13 +454,13 @@ class Session:
     def count_unsent(self) -> None:
         """Brings what the engine counts of this connection up to date."""
         unsent_bytes = self.outbox.waiting()
-        self.engine.unsent_bytes += unsent_bytes - self.unsent_bytes
+        self.engine.holdings.unsent_bytes += unsent_bytes - self.unsent_bytes
         self.unsent_bytes = unsent_bytes
 
     def lost(self) -> None:
         """The connection is gone: nobody waits for what is in flight."""
         if self.arriving is not None:
-            self.engine.arrived(self.arriving.nbytes, self.owner)
+            self.engine.holdings.arrived(self.arriving.nbytes, self.owner)
             self.arriving = None
         for request in self.in_flight.values():
             self.engine.withdraw(request, "disconnected")
@@ -468,6 +468,6 @@ class Session:
         self.keys.clear()
         self.parked.clear()
         self.outbox.abandon()
-        self.engine.unsent_bytes -= self.unsent_bytes
+        self.engine.holdings.unsent_bytes -= self.unsent_bytes
         self.unsent_bytes = 0
         self.peer.close()

@@ -113,7 +113,7 @@ class Bench:
         engine = self.engine
         self.now += 1.0
         link = Link(reads)
-        session = Session(engine, link, engine.client("fuzz"), self.now, admin=len(data) % 2 == 0)
+        session = Session(engine, link, engine.holdings.client("fuzz"), self.now, admin=len(data) % 2 == 0)
         engine.sessions.add(session)
         if greets:
             data = HELLO + data
@@ -136,9 +136,9 @@ class Bench:
         session.lost()
         left = (
             engine.slab.used_bytes,
-            engine._arriving_bytes,
+            engine.holdings.arriving_bytes,
             engine.scheduler.queued,
-            engine.unsent_bytes,
+            engine.holdings.unsent_bytes,
             len(session.in_flight),
             len(session.keys),
         )

@@ -209,7 +209,7 @@ def test_a_full_slab_refuses_and_recovers(tmp_path: Path) -> None:
             for peer in stalled:
                 peer.sock.close()
         daemon.until(lambda: daemon.engine.slab.used_bytes == 0)
-        assert daemon.ask(lambda: daemon.engine._arriving_bytes) == 0
+        assert daemon.ask(lambda: daemon.engine.holdings.arriving_bytes) == 0
 
 
 def test_slow_readers_do_not_stop_the_others(tmp_path: Path) -> None:

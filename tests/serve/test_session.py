@@ -91,7 +91,7 @@ class Talk:
 
     def __init__(self, engine: Engine, greet: bool = True) -> None:
         self.link = Link()
-        self.session = Session(engine, self.link, engine.client("somebody"), 0.0)
+        self.session = Session(engine, self.link, engine.holdings.client("somebody"), 0.0)
         self.peer = Peer(CLIENT)
         if greet:
             self.say(self.peer.send(f.HELLO, Hello("test")))
@@ -139,7 +139,7 @@ def test_a_payload_that_stops_is_cut(engine: Engine) -> None:
     assert talk.session.overdue(1.5 + PAYLOAD_GRACE_S) == ""
     assert talk.session.overdue(1.5 + PAYLOAD_GRACE_S + 2) == "the rest of a payload does not come, or too slowly"
     talk.session.lost()
-    assert engine.slab.used_bytes == 0 and engine.may_arrive(2_000_000, engine.client("another"))
+    assert engine.slab.used_bytes == 0 and engine.holdings.may_arrive(2_000_000, engine.holdings.client("another"))
 
 
 def test_a_payload_that_trickles_is_cut(engine: Engine) -> None:
@@ -205,18 +205,18 @@ def test_an_idle_connection_is_asked_only_if_it_wants_that(engine: Engine) -> No
 
 def test_one_client_does_not_have_all_the_room_of_what_arrives(engine: Engine) -> None:
     """Three quarters of it at most, and another one finds the rest."""
-    one, other = engine.client("one"), engine.client("other")
+    one, other = engine.holdings.client("one"), engine.holdings.client("other")
     step = 64 * 1024
     half = engine.slab.region.nbytes // 2
-    while engine.may_arrive(step, one):
-        engine.arriving(step, one)
+    while engine.holdings.may_arrive(step, one):
+        engine.holdings.arriving(step, one)
     assert half * 2 // 3 <= one.arriving_bytes <= half * 3 // 4
-    assert engine.may_arrive(half - one.arriving_bytes, other)
+    assert engine.holdings.may_arrive(half - one.arriving_bytes, other)
 
 
 def test_when_all_together_have_too_much_unsent_the_worst_goes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes nothing goes before who reads, and who holds most before who holds less."""
-    monkeypatch.setattr("inferd.serve.engine.MAX_UNSENT_BYTES", 10_000_000)
+    monkeypatch.setattr("inferd.serve.holdings.MAX_UNSENT_BYTES", 10_000_000)
     reader, small, large = (Talk(engine) for _ in range(3))
     for talk, queued in ((reader, 1_000_000), (small, 2_000_000), (large, 4_000_000)):
         engine.sessions.add(talk.session)

@@ -78,7 +78,7 @@ class Line:
         self._arrived: deque[memoryview] = deque()  # in the daemon's kernel
         self._reading = False
         self._resting = False
-        self.session = Session(engine, self, engine.client(f"ip:{client.number}"), engine.clock())
+        self.session = Session(engine, self, engine.holdings.client(f"ip:{client.number}"), engine.clock())
         engine.sessions.add(self.session)
         engine.strangers.add(self.session, engine.clock())
 

@@ -233,8 +233,8 @@ class Life:
         left = {
             "sessions": len(engine.sessions),
             "strangers": len(engine.strangers),
-            "unsent bytes": engine.unsent_bytes,
-            "clients": sum(client.tag <= engine.clock() for client in engine._clients.values()),
+            "unsent bytes": engine.holdings.unsent_bytes,
+            "clients": sum(client.tag <= engine.clock() for client in engine.holdings.clients.values()),
         }
         self.wrong += [f"{count} {what} are left when the clients are gone" for what, count in left.items() if count]
 
@@ -249,14 +249,14 @@ class Life:
         left: dict[str, Any] = {
             "bytes of the slab": engine.slab.used_bytes,
             "open chunks": len(engine.slab._open),
-            "bytes on their way into the slab": engine._arriving_bytes,
+            "bytes on their way into the slab": engine.holdings.arriving_bytes,
             "queued": scheduler.queued,
             "lanes": len(scheduler._lanes),
             "batches to run again": len(scheduler._again),
             "batches running": len(scheduler._running),
             "backlogged clients": scheduler._backlogged,
             "seconds of backlog": scheduler._backlog,
-            "sessions with answers to write": len(engine._dirty),
+            "sessions with answers to write": len(engine.answers.dirty),
             "workers not idle": sum(worker not in pool._idle for worker in pool.workers),
             "idle workers twice": len(pool._idle) - len(set(map(id, pool._idle))),
         }
@@ -271,7 +271,7 @@ class Life:
                 left[f"bytes held in arena {process.worker}"] = arena.held
                 left[f"bytes to give back to arena {process.worker}"] = len(arena.freed)
                 left[f"starved arena {process.worker}"] = arena.starved
-        for client in engine._clients.values():
+        for client in engine.holdings.clients.values():
             left[f"queued of {client.name}"] = client.queued
         for session in engine.sessions:
             name = session.link.name
