@@ -20,7 +20,7 @@ serve: venv     ## the daemon on the built-in models, with the page at http://12
 	@exec $(BIN)/inferd serve --web
 
 test: venv      ## every test, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: venv      ## ruff
 	$(BIN)/ruff check .

@@ -27,16 +27,16 @@ from inferd.wire.messages import Error
 from inferd.wire.peer import protocol_error_frame
 
 BACKLOG = 1024
-# A peer that is gone without a word is found within a minute when nothing is on its way to it: by itself Linux takes two
-# hours.
+# A peer that is gone without a word is found within a minute when nothing is on its way to it: by itself Linux takes
+# two hours.
 TCP_OPTIONS = (
     (socket.TCP_NODELAY, 1),
     (socket.TCP_KEEPIDLE, 30),
     (socket.TCP_KEEPINTVL, 10),
     (socket.TCP_KEEPCNT, 3),
 )
-# And in 20 s when something is. Not on the loopback interface: nobody goes without a word there, and it resets who reads
-# slowly with a buffer smaller than a segment (4 KiB, 16 KiB a second: after 33 s).
+# And in 20 s when something is. Not on the loopback interface: nobody goes without a word there, and it resets who
+# reads slowly with a buffer smaller than a segment (4 KiB, 16 KiB a second: after 33 s).
 FAR_TCP_OPTIONS = ((socket.TCP_USER_TIMEOUT, 20_000),)
 # What is read at once of a connection with TLS: two records.
 TLS_READ_BYTES = 32 * 1024
