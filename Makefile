@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 
-.PHONY: help venv serve test lint types wheel js browser bench sim chaos fuzz fuzz-live faults soak gpu-test gpu-bench clean
+.PHONY: help venv serve test lint types wheel js browser bench sim chaos fuzz fuzz-live faults faults-short soak gpu-test gpu-bench clean
 
 help:           ## these verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -19,8 +19,8 @@ venv: .venv/made  ## the environment, in .venv
 serve: venv     ## the daemon on the built-in models, with the page at http://127.0.0.1:7480
 	@exec $(BIN)/inferd serve --web
 
-test: venv      ## every test, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2
+test: venv      ## every test but the faults, under 5 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --ignore tests/faults
 
 lint: venv      ## ruff
 	$(BIN)/ruff check .
@@ -52,6 +52,9 @@ fuzz: venv      ## hostile bytes at decoders and session, SECONDS=120, or FRAMES
 
 fuzz-live: venv ## FRAMES=100000 mutated frames at a live daemon (4 minutes; 1000000: 40), and what a good client notices
 	$(BIN)/python -m tests.fuzz.live --frames $(or $(FRAMES),100000)
+
+faults-short: venv  ## a short form of every fault (about 2 minutes)
+	$(BIN)/python -m pytest -n 2 tests/faults
 
 faults: venv    ## every fault of the catalogue into a real daemon, one line each (about 10 minutes; ROWS="T7 T15")
 	$(BIN)/python -m tests.faults $(ROWS)

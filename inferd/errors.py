@@ -204,8 +204,7 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     ),
     "GUESSING": (
         ResourceExhausted,
-        "too many wrong tokens have come from this address, so none is looked at for now; try again after "
-        "retry_after_ms",
+        "too many wrong tokens have come from this address, so none is looked at for now; try again in {wait} s",
     ),
     # A client's own word, never on the wire.
     "TLS": (Unauthenticated, "no TLS connection with {address}: {problem}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import time
+from typing import TYPE_CHECKING
 
 from inferd_client.connection import dial, unsent
 
@@ -12,6 +13,9 @@ from inferd.errors import InferdError, ProtocolError
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.frame import MAGIC, PREFIX, PREFIX_BYTES, VERSION, Limits
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 RECEIVE_BYTES = 256 * 1024
 MAX_HEADER_BYTES = Limits().header_bytes
@@ -82,8 +86,8 @@ class Scanner:
 class Connection:
     """A socket with requests in flight."""
 
-    def __init__(self, address: Address) -> None:
-        self.sock = dial(address, CONNECT_S)
+    def __init__(self, address: Address, tls: SSLContext | None) -> None:
+        self.sock = dial(address, CONNECT_S, tls)
         self.scanner = Scanner()
         self.in_flight: dict[int, float] = {}  # id → when it was due; the oldest comes first
         self.backlog: list[bytes | memoryview] = []  # what the socket has not taken

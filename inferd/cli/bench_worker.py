@@ -24,6 +24,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from inferd_client.base import connect_failed
+from inferd_client.url import Target
+
 from inferd.cli.bench_order import Order, Tally
 from inferd.cli.bench_wire import CONNECT_S, Connection
 from inferd.errors import InferdError, InvalidArgument, NotFound, ProtocolError, Unimplemented
@@ -233,10 +236,11 @@ class Generator:
 def connect(order: Order) -> list[Connection]:
     """The connections, greeted, after one request that shows that the daemon can use these inputs."""
     address = Address.parse(order.url)
+    tls = Target(order.url).tls(None, None, None)  # INFERD_CA, INFERD_CERT and INFERD_KEY, as for every verb
     connections = []
     try:
         for _ in range(order.connections):
-            connection = Connection(address)
+            connection = Connection(address, tls)
             hello = Hello("inferd-bench", token=checked_token(order.token)).pack()
             greeting = pack_prefix(f.HELLO, 0, len(hello)) + hello
             kind, header = connection.exchange(greeting, f.WELCOME, time.monotonic() + CONNECT_S)
@@ -251,7 +255,7 @@ def connect(order: Order) -> list[Connection]:
                 if isinstance(error, (InvalidArgument, NotFound, Unimplemented)):
                     raise error
     except OSError as error:
-        raise InferdError(f"cannot connect to {order.url}: {error.strerror or error}") from error
+        raise InferdError(connect_failed(address, error).message) from error
     return connections
 
 

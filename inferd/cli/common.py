@@ -96,8 +96,20 @@ def failures_told() -> Iterator[None]:
         raise InferdError(str(error)) from error
     except RequestError as error:
         if error.reason == "CONNECT_FAILED":
-            raise InferdError(f"{error.message}; is a daemon running there? `inferd serve` starts one") from error
+            raise InferdError(f"{error.message}; {_connect_hint(error)}") from error
         raise
+
+
+def _connect_hint(error: RequestError) -> str:
+    """What to do about a connection that could not be made: a name that is not known is nobody's daemon."""
+    from socket import gaierror
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, gaierror):
+        cause = cause.__cause__
+    if cause is not None:
+        return "check the name in --url or INFERD_URL: this machine knows no address for it"
+    return "is a daemon running there? `inferd serve` starts one"
 
 
 @contextmanager

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from inferd.cli.common import printable, table
 from inferd.cli.serve import default_socket_path
-from inferd.cli.settings import SettingsCommand, configuration, settings_options, sources
-from inferd.config import SETTINGS, ModelConfig
+from inferd.cli.settings import SettingsCommand, configuration, look, settings_options, sources
+from inferd.config import SETTINGS, Contradiction, ModelConfig, Settings
 from inferd.config.models import digest
 from inferd.config.read import Configuration, Mistaken, Sources
 from inferd.errors import EXIT_CONFIG
@@ -36,7 +37,7 @@ def check(path: str) -> None:
     model is run. `inferd serve` checks the same, and more that shows only there.
     """
     try:
-        found = configuration(Sources(path=path))
+        found = configuration(Sources(path=path), _look)
     except Mistaken as mistaken:
         for mistake in mistaken.mistakes:
             click.echo(printable(str(mistake)), err=True)
@@ -53,12 +54,33 @@ def show(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: 
 
     A model of a file or folder is shown with the sha256 of it, to be written into its table as a pin.
     """
-    found = configuration(sources(path, models, options, flags))
+    found = configuration(sources(path, models, options, flags), _look)
     rows = [_row(found, name) for name in SETTINGS]
     click.echo("\n".join(table(("setting", "value", "from"), rows)))
     rows = [row for model in found.settings.models for row in _model_rows(found, model)]
     click.echo()
     click.echo("\n".join(table(("model", "", "from"), rows)))
+
+
+def _look(settings: Settings) -> Iterator[Contradiction]:
+    """What is in the files that settings name, and in those that are pinned: `serve` leaves these to its workers."""
+    yield from look(settings)
+    for item, model in enumerate(settings.models):
+        if model.sha256 and model.pinned and not model.missing() and (sentence := _pin(model)):
+            yield Contradiction(("models",), f"model {model.name!r}: {sentence}", item)
+
+
+def _pin(model: ModelConfig) -> str:
+    """What is wrong with a pin; "" if it is right."""
+    found = digest(model.pinned)
+    if not found:
+        return f"{model.pinned} is pinned, and cannot be read"
+    if found == model.sha256:
+        return ""
+    return (
+        f"{model.pinned} is not the file that was pinned. Its sha256 is {found}, the configuration says "
+        f"{model.sha256}; put the right file there, or pin this one if it is right"
+    )
 
 
 def _row(found: Configuration, name: str) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import click
@@ -25,8 +26,9 @@ def reload(url: str | None) -> None:
     """Make a daemon read its configuration, tokens, certificates and models anew, and say what has changed.
 
     Nobody is cut off and no request is lost. When anything is wrong nothing is changed, and this says what, and exits
-    with 1. URL is the daemon's Unix socket, inferd+unix:///PATH; by default the one that `inferd serve` opens. Only
-    root and the user that the daemon runs as may do this. SIGHUP does the same, and the log has the outcome.
+    with 1. URL is the daemon's Unix socket, inferd+unix:///PATH; by default that of $INFERD_URL, if it is one, or
+    the one that `inferd serve` opens. Only root and the user that the daemon runs as may do this. SIGHUP does the same,
+    also for a daemon without a Unix socket, and the log has the outcome.
     """
     for change in ask(_socket_path(url)) or ["nothing has changed"]:
         click.echo(change)
@@ -34,7 +36,7 @@ def reload(url: str | None) -> None:
 
 def _socket_path(url: str | None) -> str:
     if url is None:
-        return default_socket()
+        return _usual_socket()
     try:
         address = Address.parse(url)
     except ConfigError as error:
@@ -42,6 +44,15 @@ def _socket_path(url: str | None) -> str:
     if not address.path:
         raise click.BadParameter(f"{url!r}: a reload is asked for over a Unix socket, inferd+unix:///PATH")
     return address.path
+
+
+def _usual_socket() -> str:
+    """The Unix socket in $INFERD_URL, where that is one; otherwise the one that `inferd serve` opens."""
+    try:
+        path = Address.parse(os.environ.get("INFERD_URL", "").partition("?")[0]).path
+    except ConfigError:
+        path = ""  # there is none, or there are several addresses in it: for the other verbs
+    return path or default_socket()
 
 
 def ask(path: str) -> list[str]:
@@ -56,7 +67,8 @@ def ask(path: str) -> list[str]:
         except OSError as error:
             raise InferdError(
                 f"cannot reach a daemon at {path}: {error.strerror or error}; is one running there? "
-                "Name its Unix socket: `inferd reload inferd+unix:///PATH`"
+                "Name its Unix socket: `inferd reload inferd+unix:///PATH`; a daemon that has none reloads on SIGHUP: "
+                "`kill -HUP PID`"
             ) from error
         sock.settimeout(None)
         try:

@@ -138,9 +138,14 @@ def _run(settings: Settings, executor: str, reread: Callable[[], Settings]) -> N
 
 
 def _try_next(settings: Settings, addresses: list[Address]) -> str:
-    url = "" if any(a.port == DEFAULT_PORT for a in addresses) else f" --url {addresses[0]}" if addresses else ""
-    if settings.tokens and not any(address.path for address in addresses):
-        url += " --token-file FILE"
+    sockets = [address for address in addresses if address.path]
+    usual = any(address.port == DEFAULT_PORT and not address.tls for address in addresses)
+    if sockets and (settings.tokens or any(address.tls for address in addresses)):
+        url = f" --url {sockets[0]}"  # it asks for neither tokens nor certificates
+    else:
+        url = "" if usual else f" --url {addresses[0]}" if addresses else ""
+        if settings.tokens:
+            url += " --token-file FILE"
     if any(model.name == "ner" for model in settings.models):
         return f'{command()} infer{url} ner "Ada Lovelace met Charles Babbage in London in 1833."'
     return f"{command()} models{url}"

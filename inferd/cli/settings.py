@@ -12,7 +12,7 @@ import click
 
 from inferd.cli.common import Command
 from inferd.config import DEFAULT_WEB, SETTINGS, Contradiction, Setting, Settings
-from inferd.config.read import Configuration, Sources, read
+from inferd.config.read import Configuration, Look, Sources, read
 from inferd.errors import ConfigError
 
 _HOST_PORT = re.compile(r".*:[0-9]{1,5}")
@@ -73,12 +73,8 @@ def sources(path: str, models: tuple[str, ...], options: tuple[str, ...], flags:
     return Sources(flags, dict(os.environ), path, models, options)
 
 
-def configuration(said: Sources) -> Configuration:
-    """Reads and checks everything, the files that settings name included. Raises ConfigError with all mistakes."""
-    return read(said, _look)
-
-
-def _look(settings: Settings) -> Iterator[Contradiction]:
+def look(settings: Settings) -> Iterator[Contradiction]:
+    """What is wrong with the files that settings name: tokens and certificates."""
     # Imported here so that other verbs do not wait for them.
     from inferd.serve.tls import server_context
     from inferd.serve.tokens import read_tokens
@@ -95,3 +91,8 @@ def _look(settings: Settings) -> Iterator[Contradiction]:
             # Its first word is the setting that the sentence is about.
             name = str(error).partition(" ")[0]
             yield Contradiction((name,) if name in SETTINGS else ("tls_cert", "tls_key"), str(error))
+
+
+def configuration(said: Sources, look: Look = look) -> Configuration:
+    """Reads and checks everything, the files that settings name included. Raises ConfigError with all mistakes."""
+    return read(said, look)

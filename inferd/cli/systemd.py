@@ -6,6 +6,7 @@ The templates are in systemd/ of a checkout, and travel in the wheel as inferd/s
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,12 +102,12 @@ def install(**given: Any) -> None:
             )
             raise ConfigError(f"{error.filename}: {error.strerror}{hint}") from error
         click.echo(f"written  {file.path}")
-    click.echo("Next:\n" + "\n".join(f"  {line}" for line in _next(given["for_user"], given["drop_ins"])))
+    click.echo("Next:\n" + "\n".join(f"  {line}" for line in _next(**given)))
 
 
 def files(for_user: bool, drop_ins: tuple[str, ...], prefix: str | None) -> Iterator[File]:
     """The rendered files. Raises ConfigError for drop-ins of a user's service."""
-    words = {"PYTHON": _word(sys.executable), "PROTECT_HOME": _protect_home(), "LISTEN": "" if for_user else LISTEN}
+    words = {"PYTHON": _word(sys.executable), "PROTECT_HOME": "", "LISTEN": ""}
     if for_user:
         if drop_ins:
             raise ConfigError("--with is for the system service: a user's systemd cannot do what the drop-ins ask for")
@@ -114,6 +115,7 @@ def files(for_user: bool, drop_ins: tuple[str, ...], prefix: str | None) -> Iter
         yield from _rendered("user/*", home / "systemd/user", words)
         yield from _rendered("inferd.toml", home / "inferd", words, kept=True)
         return
+    words |= {"PROTECT_HOME": _protect_home(), "LISTEN": LISTEN}
     root = Path(prefix or "/") / "etc"
     yield from _rendered("system/*", root / "systemd/system", words)
     for name in DROP_INS:
@@ -157,9 +159,18 @@ def _protect_home() -> str:
     return "read-only" if any(place.startswith(HOMES) for place in places) else "yes"
 
 
-def _next(for_user: bool, drop_ins: tuple[str, ...]) -> list[str]:
+def _next(for_user: bool, drop_ins: tuple[str, ...], prefix: str | None) -> list[str]:
     held = for_user or bool({"socket-activation", "private-network"} & set(drop_ins))
     units = "inferd.socket inferd.service" if held else "inferd.service"
+    if prefix and for_user:
+        return ["nothing here: the files take effect as ~/.config/systemd/user and ~/.config/inferd"]
+    if prefix:
+        root = f"--root={shlex.quote(str(Path(prefix).absolute()))}"
+        return [
+            "in an image; a package's scripts do it where it is installed, without --root:",
+            f"systemd-sysusers {root}",
+            f"systemctl {root} enable {units}",
+        ]
     if for_user:
         return [
             "systemctl --user daemon-reload",

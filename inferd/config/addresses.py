@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 
 from inferd.errors import ConfigError
 from inferd.wire.address import Address
@@ -30,6 +32,18 @@ def web_address(text: str) -> Address:
 def web_url(address: Address) -> str:
     """Where a browser finds the gateway."""
     return str(address).replace("inferd://", "http://", 1)
+
+
+def unresolved(host: str) -> str:
+    """Why a host is none that this machine knows, in a sentence; "" for a number, and for a name that it does know."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, ValueError):  # ValueError: what no name can be
+            return f"this machine knows no host {host!r}; check how it is written"
+    return ""
 
 
 def _device(text: str) -> str:

@@ -24,7 +24,9 @@ _UNITS = {
     "MiB": {"MiB": 1, "MB": 1, "M": 1, "m": 1, "GiB": 1024, "GB": 1024, "G": 1024, "g": 1024},
     "s": {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600},
 }
-_QUANTITY = re.compile(r"\s*([0-9]+)\s*([A-Za-z]*)\s*")
+_QUANTITY = re.compile(r"\s*([0-9]{1,15})\s*([A-Za-z]*)\s*")
+# What has more is no float, and with enough of them Python does not print it.
+_MAX_BITS = 1023
 
 
 class Kind(NamedTuple):
@@ -44,11 +46,17 @@ def _switch(text: str) -> bool:
     return words[text.lower()]
 
 
+def _path(text: str) -> str:
+    if "\0" in text:
+        raise ConfigError("there is a NUL byte in this path, and no file has one in its name; take it out")
+    return text
+
+
 WHOLE = Kind("a whole number", (int,), int, "N")
 NUMBER = Kind("a number", (int, float), float, "N")
 SWITCH = Kind("true or false", (bool,), _switch, "")
 # A path. In the TOML file it is seen from the file's folder.
-FILE = Kind("the path of a file, in quotes", (str,), str, "FILE")
+FILE = Kind("the path of a file, in quotes", (str,), _path, "FILE")
 
 
 def choice(*words: str) -> Kind:
@@ -132,7 +140,8 @@ class Setting:
             raise ConfigError(f"{said} must be {self.wanted}, not {described(value)}{self._unquoted(value)}")
         if isinstance(value, str):
             return self.of_text(said, value)
-        return self._in_range(said, float(value) if self.kind is NUMBER else value)
+        value = self._in_range(said, value)
+        return float(value) if self.kind is NUMBER else value
 
     def shown(self, value: Any) -> str:
         """The value as `config show` prints it, with its unit."""
@@ -149,9 +158,10 @@ class Setting:
         if low is None or (low <= value and (high is None or value <= high)):
             return value
         hint = ""
-        if self.unit == "MiB" and value >= MIB and value % MIB == 0:
+        if self.unit == "MiB" and value >= MIB and value % MIB == 0 and not _is_huge(value):
             hint = f"; it is counted in MiB: did you mean {value // MIB}?"
-        raise ConfigError(f"{said} must be {self.wanted}, not {value:.15g}{hint}")
+        shown = described(value) if _is_huge(value) else f"{value:.15g}"
+        raise ConfigError(f"{said} must be {self.wanted}, not {shown}{hint}")
 
     def _unquoted(self, value: Any) -> str:
         """A hint for a number in quotes, perhaps with a unit."""
@@ -192,4 +202,10 @@ def described(value: Any) -> str:
         return "a table"
     if isinstance(value, datetime.date | datetime.time):
         return "a date or time"
+    if _is_huge(value):
+        return "a number of more than 300 digits"
     return str(value)[:40]
+
+
+def _is_huge(value: Any) -> bool:
+    return isinstance(value, int) and value.bit_length() > _MAX_BITS

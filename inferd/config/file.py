@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import tomllib
@@ -18,6 +19,12 @@ from .settings import SETTINGS
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MODEL_KEYS = ("target", "sha256", "options")
 _TABLES = ("models", *dict.fromkeys(setting.table for setting in SETTINGS.values() if setting.table))
+# Lines that are no TOML, told at once; each costs a reading of the whole file.
+_MAX_SLIPS = 20
+# More than this many decimal digits Python does not convert.
+_MAX_DIGITS = 4300
+_LONG_NUMBER = re.compile(rf"(?:[0-9]_?){{{_MAX_DIGITS + 1}}}")
+_HEADER = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -72,17 +79,23 @@ class ConfigFile:
             name = ".".join(map(str, again.path))
             self._wrong_at(again.line, f"{name} is there twice, first on line {again.first}; take one out")
             text = _without(text, again.start, again.end)
-        for is_last in (False, True):
+        for _ in range(_MAX_SLIPS):
             try:
                 return tomllib.loads(text)
             except tomllib.TOMLDecodeError as error:
                 line, column, problem = _place(str(error), text)
+                # What else is no TOML may follow from the first; a header that is not closed does not.
+                if not self.is_toml and "declaration" not in problem:
+                    return {}
                 self.is_toml = False
-                if is_last:
-                    break
                 self.mistakes.append(Mistake(f"{self.path}:{line}:{column}", f"this is no TOML: {problem}"))
-                lines = text.splitlines(keepends=True)
-                text = "".join("\n" if number == line else kept for number, kept in enumerate(lines, 1))
+                text = _without_line(text, line)
+            except ValueError:  # what Python refuses to convert, by its length
+                found = _LONG_NUMBER.search(text)
+                line = text.count("\n", 0, found.start()) + 1 if found else 1
+                self.is_toml = False
+                self._wrong_at(line, f"a number here has more than {_MAX_DIGITS} digits, and no setting is that large")
+                return {}
         return {}
 
     # ---- what it says
@@ -176,6 +189,8 @@ class ConfigFile:
         for key, value in options.items():
             self._check_option(key, value, (*at, "options", key))
         target, sha256 = table.get("target"), table.get("sha256", "")
+        if target is None and not self.is_toml:
+            return None  # it may be in what could not be read
         if not isinstance(target, str):
             said = "" if target is None else f", not {described(target)}"
             self._wrong(
@@ -188,7 +203,7 @@ class ConfigFile:
         try:
             model = ModelConfig.of(name, target, self._folder)
         except ConfigError as error:
-            self._wrong(str(error), *at, "target")
+            self._wrong(f"[models.{name}]: {error}", *at, "target")
             return None
         if model.target == FOLDER_TARGET and options:
             self._wrong("a Hugging Face folder takes no options", *at, "options")
@@ -236,13 +251,14 @@ def _text(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; name the file with --config FILE") from error
+        raise ConfigError(f"{path}: {error.strerror}: the configuration cannot be read") from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: this is larger than {MAX_FILE_BYTES} bytes, and so no configuration")
     try:
-        return data.decode("utf-8").replace("\r\n", "\n")
+        # Some editors begin a file with a byte order mark; TOML knows none.
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: this is no text in UTF-8; save it as such") from error
 
 
@@ -251,11 +267,23 @@ def _without(text: str, start: int, end: int) -> str:
     return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
 
 
+def _without_line(text: str, line: int) -> str:
+    """The text with a line of it blank: with all of its table, if it is a header, as that is nobody's then."""
+    start = sum(map(len, text.split("\n")[: line - 1])) + line - 1
+    end = text.find("\n", start) % (len(text) + 1)
+    if text[start:end].lstrip().startswith("["):
+        following = _HEADER.search(text, end)
+        end = following.start() if following else len(text)
+    return _without(text, start, end)
+
+
 def _place(message: str, text: str) -> tuple[int, int, str]:
     """Line, column and problem of what tomllib says."""
     found = _AT.search(message)
     problem = message[: found.start()] if found else message
     if found and found[1]:
+        if problem.startswith("Cannot declare") and "]" not in text.split("\n")[int(found[1]) - 1]:
+            problem = "Expected ']' at the end of a table declaration"  # which it looks for last
         return int(found[1]), int(found[2]), problem
     last = text.rstrip("\n").rpartition("\n")[2]
     return text.rstrip("\n").count("\n") + 1, len(last) + 1, f"{problem} at the end of the file"

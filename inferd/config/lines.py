@@ -72,7 +72,9 @@ class Lines:
                     if twice is not None:
                         self.again.append(twice._replace(end=start))
                     is_array = self._text.startswith("[[", at)
+                    table, twice = (start,), None  # nowhere, if this is no header
                     key, at = self._key(at + 1 + is_array)
+                    self._after(at, "]]" if is_array else "]")
                     table = ()
                     for part in key[:-1]:
                         table = (*table, part, *numbers.get((*table, part), ()))

@@ -60,10 +60,13 @@ class ModelConfig:
     @classmethod
     def of(cls, name: str, target: str, folder: str = "") -> ModelConfig:
         """From a target whose paths are seen from `folder`; without a name the target gives one. Raises ConfigError."""
+        if "\0" in target:
+            raise ConfigError(f"{target!r} is no model: there is a NUL byte in it; take it out")
         if target.startswith(HUGGING_FACE):
             return cls._of_folder(name, target, folder)
         module, _, attribute = target.rpartition(":")
         _check_format(target, module)
+        _check_module(target, module, attribute)
         if target not in BUILT_IN and not (module and attribute):
             known = ", ".join(BUILT_IN)
             raise ConfigError(
@@ -146,6 +149,19 @@ def _check_format(target: str, module: str) -> None:
         )
     if target.endswith(".py"):
         raise ConfigError(f"{target!r} does not say which model of the file: write {target}:Name")
+
+
+def _check_module(target: str, module: str, attribute: str) -> None:
+    """What is no file.py is looked for as a module, and nobody would find the path of a file among those."""
+    if not attribute or module.endswith(".py"):
+        return
+    if "/" in module:
+        raise ConfigError(f"{target!r} is no model: a file of Python ends in .py; write {module}.py:{attribute}")
+    if module.startswith("."):
+        raise ConfigError(
+            f"{target!r} is no model: a module is named with all its packages, and no dot before them: "
+            f"package.module:{attribute}"
+        )
 
 
 def with_option(models: Iterable[ModelConfig], option: str) -> tuple[ModelConfig, ...]:

@@ -130,7 +130,8 @@ class _Reading:
         self._values["models"] = tuple(models)
 
     def _wrong_models(self) -> bool:
-        return any(name.partition(".")[0] == "models" for name in self._wrong)
+        unread = self._file is not None and not self._file.is_toml
+        return unread or any(name.partition(".")[0] == "models" for name in self._wrong)
 
     def _missing(self, models: Iterable[ModelConfig]) -> Iterable[Contradiction]:
         for item, model in enumerate(models):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from inferd.errors import ConfigError
 from inferd.wire.address import Address
 
-from .addresses import DEFAULT_WEB, DEVICE, LISTEN, ORIGIN, WEB, web_url
+from .addresses import DEFAULT_WEB, DEVICE, LISTEN, ORIGIN, WEB, unresolved, web_url
 from .definition import FILE, NUMBER, SWITCH, WHOLE, choice, setting, settings_of
 from .models import ModelConfig
 
@@ -184,10 +184,19 @@ class Settings:
                 except ConfigError as error:
                     yield Contradiction((name,), str(error), item)
         if self.payload_mib * 4 > self.slab_mib:
+            default = SETTINGS["payload_mib"].default
+            note = f"{default} is the default of payload_mib: " if self.payload_mib == default else ""
             yield Contradiction(
                 ("payload_mib", "slab_mib"),
                 f"payload_mib = {self.payload_mib} is over a quarter of slab_mib = {self.slab_mib}, so that a few "
-                f"requests would own all input memory; set slab_mib to at least {4 * self.payload_mib}",
+                f"requests would own all input memory; {note}write payload_mib = {self.slab_mib // 4}, or set slab_mib "
+                f"to at least {4 * self.payload_mib}",
+            )
+        if self.web_origin and self.web is None:
+            yield Contradiction(
+                ("web_origin", "web"),
+                "origins in [web] (--web-origin) have no effect without the gateway; set listen in [web] (--web), or "
+                "take them out",
             )
         seen: set[object] = set()
         for item, address in enumerate(self.listen):
@@ -216,12 +225,16 @@ class Settings:
         for name, item, address, url in places:
             if address.is_loopback or self.tokens or self.insecure_no_auth or (address.tls and self.tls_client_ca):
                 continue
+            if problem := unresolved(address.host):
+                yield Contradiction((name,), f"{url}: {problem}", item)
+                continue
+            certificates = ", or --tls-client-ca FILE (client_ca in [tls])" if address.tls else ""
             yield Contradiction(
                 (name, "tokens", "insecure_no_auth"),
                 f"{url} can be reached from other machines, and no tokens are asked for: anybody could use the "
-                "models. Give --tokens FILE (tokens in [auth]), or listen on 127.0.0.1 or a Unix socket and forward to "
-                "it over SSH or a proxy that authenticates; --insecure-no-auth if it shall be open to all who can "
-                "reach it",
+                f"models. Give --tokens FILE (tokens in [auth]){certificates}, or listen on 127.0.0.1 or a Unix socket "
+                "and forward to it over SSH or a proxy that authenticates; --insecure-no-auth if it shall be open to "
+                "all who can reach it",
                 item,
             )
 

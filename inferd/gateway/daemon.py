@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -28,9 +28,14 @@ class ProxyClient(AsyncClient):
         # The caller's token and no other: not one from the environment. And it is the caller's to try again.
         super().__init__(url, token=token, max_retries=0)
 
-    def _hello(self, token: str | None) -> Hello:
-        hello = super()._hello(token)
-        hello.caller = self._caller
+    def _hello(self, token: str | None) -> Callable[[], Hello]:
+        own, caller = super()._hello(token), self._caller
+
+        def hello() -> Hello:
+            said = own()
+            said.caller = caller
+            return said
+
         return hello
 
 

@@ -45,6 +45,8 @@ class Ahead:
         length_s = batch.ends_at - now
         if length_s < LEAST_BATCH_S:
             return
+        if any(request.losses for request in batch.tickets):
+            return  # a worker has died with it: what is prepared beside it could be why the next one does
         preprocess_s = batch.rows * batch.tickets[0].plan.model.preprocess_s  # the next one is taken to be as large
         lead_s = min(LEAD * preprocess_s + SLACK * length_s + LEAST_PAUSE_S, length_s)
         pause_s = max(LEAST_PAUSE_S, lead_s / TIMES)
@@ -54,7 +56,12 @@ class Ahead:
         if worker.batch is not batch or worker.batch_id != batch_id or worker.leaving:
             return
         prepared = self._prepared.setdefault(worker.id, {})
-        requests = [request for request in self._likely(batch.ends_at) if request not in prepared]
+        # One with more rows than a batch runs in pieces, and would hold up the thread for as long as a batch.
+        requests = [
+            request
+            for request in self._likely(batch.ends_at)
+            if request not in prepared and request.rows <= request.max_rows
+        ]
         if requests and requests[0].plan.model.preprocess_s:
             first = len(prepared)
             tables, numbers = pack_requests(requests)

@@ -146,9 +146,13 @@ class Answers:
     # ---- out
 
     def flush(self, now: float) -> None:
-        """Writes what is prepared."""
+        """Writes what is prepared. Never raises: one connection's failure is not the others', nor the worker's."""
         dirty = self.dirty
         if dirty:
             self.dirty = []
             for session in dirty:
-                session.flush(now)
+                try:
+                    session.flush(now)
+                except Exception:
+                    log.logger.exception("flush_failed")
+                    session.engine.cut(session, "its answers cannot be written", now)

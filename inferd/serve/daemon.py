@@ -90,6 +90,8 @@ async def _serve(
     allow_descriptors(settings.max_connections + OWN_DESCRIPTORS)
     engine = Engine(settings, executor)
     listener = Listener(engine)
+    # Before models load, which can take minutes: an address that cannot be had is found at once.
+    places = [listener.reserve(address, sock) for address, sock in inherited.places(settings.listen)]
     gateway = None
     if inherited.web is not None:
         gateway = Gateway(settings, inherited.web.address, inherited.web.sock)
@@ -120,8 +122,7 @@ async def _serve(
         heartbeat.start()
         await _unless(stop, engine.start())
         if not stop.is_set():
-            places = inherited.places(settings.listen)
-            addresses = [await listener.open(address, sock=sock) for address, sock in places]
+            addresses = [await listener.open(place) for place in places]
             # The collector walking what never goes away is a pause for everybody.
             gc.collect()
             gc.freeze()

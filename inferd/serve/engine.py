@@ -433,15 +433,18 @@ class Engine:
 
     def _keep_house(self) -> None:
         now = self.clock()
-        self.holdings.give_back(len(self.sessions))
-        for session in list(self.sessions):
-            why = session.overdue(now)
-            if why:
-                self.cut(session, why, now)
-        self.workers.feed_idle()
-        self.workers.end_hung(now)
-        self.holdings.forget({session.owner.name for session in self.sessions}, now)
-        self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
+        try:
+            self.holdings.give_back(len(self.sessions))
+            for session in list(self.sessions):
+                why = session.overdue(now)
+                if why:
+                    self.cut(session, why, now)
+            self.workers.feed_idle()
+            self.workers.end_hung(now)
+            self.holdings.forget({session.owner.name for session in self.sessions}, now)
+        finally:
+            # Also after a defect, which the loop logs: without it nobody who stalls would ever be cut again.
+            self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
 
     def cut(self, session: Session, why: str, now: float) -> None:
         """Ends a connection that is a burden on others."""

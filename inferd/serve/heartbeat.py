@@ -14,6 +14,7 @@ from enum import Enum
 from inferd.serve.engine import Engine
 from inferd.serve.notify import Notifier
 from inferd.serve.pool import Condition
+from inferd.serve.workers import LONGEST_LOADING_S
 
 # Looks in the time within which systemd expects a sign of life: one that fails is made up for by the next.
 LOOKS = 4
@@ -23,10 +24,9 @@ LOOK_S = 5.0
 PROMPT_S = 2.0
 # After a late look the next one comes soon: a loop that was held up once is prompt again by then.
 SOON_S = 0.25
-# Asked for at each look while models load. Loading that takes longer than an hour hangs.
+# Asked for at each look while models load, but for no longer than that may take.
 MORE_TIME_S = 60.0
-LONGEST_LOADING_S = 3600.0
-# A batch that hangs is ended by housekeeping, which looks once a second.
+# A batch or a loading that hangs is ended by housekeeping, which looks once a second.
 HANGING_S = 5.0
 
 
@@ -58,7 +58,7 @@ class Progress:
         if engine.pool.idle is not None and engine.scheduler.queued:
             return False  # work and a worker, and nobody has brought them together
         return not any(
-            worker.condition is Condition.BUSY
+            worker.condition in (Condition.BUSY, Condition.LOADING)
             and now > worker.hangs_at + HANGING_S
             and not (worker.arena is not None and worker.arena.starved)
             for worker in workers

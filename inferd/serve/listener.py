@@ -11,13 +11,14 @@ import ssl
 import stat
 import struct
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from inferd import log
 from inferd.errors import ConfigError, ProtocolError, RequestError, make
 from inferd.serve import credentials
 from inferd.serve.doors import Doors
 from inferd.serve.engine import Engine
+from inferd.serve.origin import origin
 from inferd.serve.outbox import COPY_BYTES
 from inferd.serve.session import MAX_IGNORED_BYTES, Session
 from inferd.serve.tls import Channel
@@ -27,6 +28,9 @@ from inferd.wire.messages import Error
 from inferd.wire.peer import protocol_error_frame
 
 BACKLOG = 1024
+# Beyond `max_connections`, for root and the daemon's own user over a Unix socket: whoever has taken all the places must
+# not keep the operator from asking what goes on, or from a reload that changes the limit.
+OPERATOR_PLACES = 4
 # A peer that is gone without a word is found within a minute when nothing is on its way to it: by itself Linux takes
 # two hours.
 TCP_OPTIONS = (
@@ -47,6 +51,7 @@ class Connection(asyncio.BufferedProtocol):
 
     name = "?"
     behind = False
+    can_be_told = True  # from its first moment on, that it is refused
 
     def __init__(self, engine: Engine, trusted: bool = False) -> None:
         self._engine = engine
@@ -58,17 +63,24 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         sock = transport.get_extra_info("socket")
         peer = transport.get_extra_info("peername")
-        self.name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+        is_unix = sock is not None and sock.family == socket.AF_UNIX
+        if isinstance(peer, tuple):
+            self.name = f"{peer[0]}:{peer[1]}"
+        else:
+            self.name = "unix" if is_unix else "unknown"  # one that was reset before it was accepted
         engine = self._engine
-        if len(engine.sessions) >= engine.settings.max_connections:
-            self._refuse(make("TOO_MANY_CONNECTIONS", limit=engine.settings.max_connections))
-            return
         whose = credentials.peer(sock) if sock is not None else None
+        # Not over the gateway's socket: what comes there is a browser's.
+        admin = not self._trusted and credentials.is_own(whose)
+        limit = engine.settings.max_connections
+        if self.can_be_told and len(engine.sessions) >= limit + (OPERATOR_PLACES if admin else 0):
+            self._refuse(make("TOO_MANY_CONNECTIONS", limit=limit))
+            return
         if self._trusted:
             if not credentials.is_own(whose):
                 self._refuse(make("PEER", user=_user(whose)))  # the folder it is in should have kept him out
                 return
-        elif sock is not None and sock.family == socket.AF_UNIX:
+        elif is_unix:
             settings = engine.settings
             if not credentials.may_connect(sock, settings.allow_uids, settings.allow_gids):
                 self._refuse(make("PEER", user=_user(whose)))
@@ -84,9 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         owner = engine.holdings.client(_owner(whose, peer))
         # Who may open an ordinary Unix socket is the file system's to say. It is not known by its peer's name: a TCP
         # connection that was reset before it was accepted has none either, and what it sent can still be read.
-        shows_token = self._trusted or sock is None or sock.family != socket.AF_UNIX
-        # Not over the gateway's socket: what comes there is a browser's.
-        admin = not self._trusted and credentials.is_own(whose)
+        shows_token = self._trusted or not is_unix
         now = engine.clock()
         self._session = Session(engine, self, owner, now, self._trusted, shows_token, admin)
         engine.sessions.add(self._session)
@@ -154,6 +164,8 @@ class TlsConnection(Connection):
 
     # All bytes of the wire come through here: what is received is taken out before the next connection is read.
     _received = memoryview(bytearray(TLS_READ_BYTES))
+    # Only after the handshake. Until then it is one of the strangers, of whom there are few.
+    can_be_told = False
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -175,7 +187,7 @@ class TlsConnection(Connection):
                 self._send()
                 return
             if greeting:
-                self._know(session)
+                self._greet(session)
             now = self._engine.clock()
             while not self._transport.is_closing() and (nbytes := channel.read_into(session.peer.get_buffer())):
                 session.received(nbytes, now)
@@ -195,8 +207,12 @@ class TlsConnection(Connection):
             if self.unsent() > MAX_IGNORED_BYTES and not session.outbox.congested:
                 self.abort()  # whoever asks for new keys without end and does not read them
 
-    def _know(self, session: Session) -> None:
-        """A verified certificate says who it is, and stands for a token."""
+    def _greet(self, session: Session) -> None:
+        """The handshake is over. A verified certificate says who it is, and stands for a token."""
+        limit = self._engine.settings.max_connections
+        if len(self._engine.sessions) > limit:
+            self._refuse(make("TOO_MANY_CONNECTIONS", limit=limit))
+            return
         name = self._channel.client_name
         if name:
             session.owner = self._engine.holdings.client(f"cert:{name}")
@@ -212,16 +228,26 @@ class TlsConnection(Connection):
     def write(self, data: bytes) -> None:
         # Who is refused before the handshake hears nothing: it could not be said in a way that he understands.
         if self._channel.established:
-            self._channel.write(data)
-            self._send()
+            self._say(data)
 
     def writelines(self, buffers: list[bytes | memoryview]) -> None:
         for buffer in buffers:
-            self._channel.write(buffer)
+            self._say(buffer)
+
+    def _say(self, data: bytes | memoryview) -> None:
+        if self._transport.is_closing():
+            return  # nothing follows goodbye: OpenSSL would raise
+        try:
+            self._channel.write(data)
+        except ssl.SSLError as error:
+            self._engine.count("connections_closed_tls")
+            self._engine.throttle.event("tls_failed", self._engine.clock(), peer=self.name, error=str(error))
+            self.abort()
+        else:
             self._send()
 
     def close(self) -> None:
-        if self._channel.established:
+        if self._channel.established and not self._transport.is_closing():
             self._channel.goodbye()
             self._send()
         self._transport.close()
@@ -231,12 +257,19 @@ def _owner(whose: credentials.Peer | None, peer: object) -> str:
     """In whose name a connection asks: the user's at the other end of a Unix socket, else the address's. Not the
     connection's: anybody can open 64 of them."""
     if isinstance(peer, tuple):
-        return f"ip:{peer[0]}"
+        return origin(f"ip:{peer[0]}")
     return f"uid:{whose.uid}" if whose is not None else "unknown"
 
 
 def _user(whose: credentials.Peer | None) -> str:
     return f"user {whose.uid}" if whose is not None else "whoever the system does not name"
+
+
+class Place(NamedTuple):
+    """An address that is ours, and its sockets; none yet for a path."""
+
+    address: Address
+    sockets: list[socket.socket]
 
 
 class Listener:
@@ -245,14 +278,36 @@ class Listener:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._doors: Doors | None = None
+        self._sockets: list[socket.socket] = []
         self._paths: list[tuple[Path, int]] = []
 
-    async def open(self, address: Address, trusted: bool = False, sock: socket.socket | None = None) -> Address:
-        """Listens, on `sock` if it is there already; returns the address with the port it got. Raises ConfigError when
-        it is taken.
+    def reserve(self, address: Address, sock: socket.socket | None = None) -> Place:
+        """Takes the address, on `sock` if somebody holds it for us. Raises ConfigError when it cannot be had.
+
+        Whoever connects is refused until `open`. A path is only tried: a socket there that refuses is a dead daemon's
+        to another one.
+        """
+        try:
+            if sock is not None:
+                sockets = [sock]
+            elif address.path:
+                path = Path(address.path)
+                _bound_path(path).close()
+                path.unlink()
+                sockets = []
+            else:
+                sockets = _bound(address)
+        except OSError as error:
+            raise _cannot_listen(address, error) from error
+        self._sockets += sockets
+        return Place(address, sockets)
+
+    async def open(self, place: Address | Place, trusted: bool = False) -> Address:
+        """Listens; returns the address with the port it got. Raises ConfigError when it is taken.
 
         At a `trusted` address the gateway comes in, who says for whom it asks.
         """
+        address, sockets = place if isinstance(place, Place) else self.reserve(place)
         engine = self._engine
         if self._doors is None:
             self._doors = Doors(engine)
@@ -261,20 +316,12 @@ class Listener:
             return TlsConnection(engine) if address.tls else Connection(engine, trusted)
 
         try:
-            if sock is not None:
-                sockets = [sock]
-            elif address.path:
+            if not sockets:
                 sockets = [self._bind(Path(address.path))]
-            else:
-                sockets = _bound(address)
             for each in sockets:
                 each.listen(BACKLOG)
         except OSError as error:
-            problem = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-            hint = "choose another address with --listen"
-            if error.errno == errno.EADDRINUSE:
-                hint = f"is another inferd running there? Stop it, or {hint}"
-            raise ConfigError(f"cannot listen on {address}: {problem}; {hint}") from error
+            raise _cannot_listen(address, error) from error
         for each in sockets:
             self._doors.add(each, connection, strangers=not trusted)
         if not address.path:
@@ -283,11 +330,7 @@ class Listener:
         return address
 
     def _bind(self, path: Path) -> socket.socket:
-        _clear_stale(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.bind(str(path))
-        path.chmod(0o660)
+        sock = _bound_path(path)
         self._paths.append((path, path.stat().st_ino))
         return sock
 
@@ -295,6 +338,8 @@ class Listener:
         """Accepts no more; connections that are open stay."""
         if self._doors is not None:
             self._doors.close()
+        for sock in self._sockets:
+            sock.close()  # also of a daemon that ends before it was ready
         for path, inode in self._paths:
             try:
                 if path.stat().st_ino == inode:  # not another daemon's that came after us
@@ -302,6 +347,30 @@ class Listener:
             except OSError:
                 pass
         self._paths = []
+
+
+def _cannot_listen(address: Address, error: OSError) -> ConfigError:
+    problem = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    hint = "choose another address with --listen"
+    if error.errno == errno.EADDRINUSE:
+        hint = f"is another inferd running there? Stop it, or {hint}"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        hint = f"no interface of this machine has it, or not yet; {hint}"
+    return ConfigError(f"cannot listen on {address}: {problem}; {hint}")
+
+
+def _bound_path(path: Path) -> socket.socket:
+    """A socket at the path, in place of a dead daemon's. Raises OSError."""
+    _clear_stale(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o660)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _bound(address: Address) -> list[socket.socket]:

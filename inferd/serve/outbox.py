@@ -22,7 +22,7 @@ CONGESTED_BYTES = 1024 * 1024
 
 
 class Link(Protocol):
-    """The socket of a session."""
+    """The socket of a session. Writing never raises: what comes after the end is dropped."""
 
     name: str
     behind: bool  # the kernel does not take all that is written

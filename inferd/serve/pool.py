@@ -85,6 +85,7 @@ class Worker(Generic[B]):
         "id",
         "last_exit",
         "leaving",
+        "load_s",
         "patience_s",
         "pid",
         "positions",
@@ -99,8 +100,9 @@ class Worker(Generic[B]):
         self.batch: B | None = None
         self.batch_id = 0
         self.batches = 0
-        self.busy_since = 0.0
+        self.busy_since = 0.0  # when its batch began, or the loading of its models
         self.busy_s = 0.0
+        self.load_s = 0.0  # what its first process took to load them
         self.patience_s = 0.0  # how long its batch may go without a sign of life
         self.hangs_at = math.inf  # when that is over
         self.compute_us = 0
@@ -163,10 +165,18 @@ class Pool(Generic[B]):
         """Whether there is no worker to count on."""
         return all(worker.unhealthy for worker in self.workers)
 
-    def spawning(self, worker: Worker[B], arena: Region) -> None:
-        """A process for the worker has been asked for."""
+    def spawning(self, worker: Worker[B], arena: Region, now: float = 0.0, patience_s: float = math.inf) -> None:
+        """A process for the worker has been asked for, which hangs when it has not loaded for `patience_s`."""
         worker.condition = Condition.LOADING
+        worker.busy_since = now
+        worker.hangs_at = now + patience_s
         worker.arena = Arena(arena, worker.id)
+
+    def loaded(self, worker: Worker[B], now: float) -> None:
+        """Its process has loaded its models, and cannot hang in that any more."""
+        if not worker.positions:
+            worker.load_s = now - worker.busy_since
+        worker.hangs_at = math.inf
 
     def ready(self, worker: Worker[B], device: str) -> None:
         """Its models are loaded."""
@@ -187,14 +197,15 @@ class Pool(Generic[B]):
 
     def heard(self, worker: Worker[B], now: float) -> None:
         """Its batch goes on."""
-        worker.hangs_at = now + worker.patience_s
+        if worker.condition is Condition.BUSY:
+            worker.hangs_at = now + worker.patience_s
 
     def hung(self, now: float) -> list[Worker[B]]:
-        """The workers whose batch hangs. One that waits for room in its arena waits for others."""
+        """The workers whose batch hangs, or their loading. One that waits for room in its arena waits for others."""
         return [
             worker
             for worker in self.workers
-            if worker.condition is Condition.BUSY
+            if worker.condition in (Condition.BUSY, Condition.LOADING)
             and now > worker.hangs_at
             and not (worker.arena is not None and worker.arena.starved)
         ]

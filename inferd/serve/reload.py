@@ -28,6 +28,7 @@ from inferd.serve.secret import located
 from inferd.serve.tls import context_of
 from inferd.serve.tokens import GATEWAY, read_tokens
 from inferd.wire import frame as f
+from inferd.wire.peer import CLOSED
 from inferd.wire.values import pack_values
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def words(what: Difference, old: Settings, new: Settings) -> list[str]:
     found = []
     for name in what.settings:
         before, after = _shown(getattr(old, name)), _shown(getattr(new, name))
-        found.append(f"{name}: {before} → {after}" if before != after else f"{name}: what is in {after} has changed")
+        found.append(f"{name}: {before} -> {after}" if before != after else f"{name}: what is in {after} has changed")
     for done in ("added", "removed", "replaced"):
         found += [f"model {name}: {done}" for name in getattr(what, done)]
     return found
@@ -157,6 +158,7 @@ class Reloader:
         self._notifier = notifier or Notifier()
         self._fingerprints = fingerprints(engine.settings)
         self._one_at_a_time = asyncio.Lock()
+        self._newest = 0  # the number of the last reload that somebody asked for
         self._hung_up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.last: dict[str, Any] | None = None
@@ -193,7 +195,7 @@ class Reloader:
             await self._hung_up.wait()
             self._hung_up.clear()
             try:
-                await self.reload()
+                await self._one_reload(self._newest)
             except InferdError:
                 pass  # the log has it
 
@@ -204,8 +206,8 @@ class Reloader:
             changed, problem = [], str(error)[:MAX_PROBLEM_CHARS]
         else:
             problem = ""
-        if session not in self._engine.sessions:
-            return  # it has not waited for the answer
+        if session not in self._engine.sessions or session.peer.state == CLOSED:
+            return  # it has not waited for the answer, or what it said meanwhile has ended the conversation
         if problem:
             session.send_error(request_id, make("RELOAD_FAILED", problem=problem))
         else:
@@ -214,12 +216,20 @@ class Reloader:
 
     async def reload(self) -> list[str]:
         """Reads and applies; returns what has changed, in words. Raises InferdError when something is wrong: nothing
-        has changed then."""
+        has changed then.
+
+        A reload before this one that still loads models ends with that: they may never load.
+        """
+        self._newest += 1
+        self._engine.workers.give_up(_superseded())
+        return await self._one_reload(self._newest)
+
+    async def _one_reload(self, number: int) -> list[str]:
         async with self._one_at_a_time:
             self.last = {"at": time.time(), "state": "running"}
             self._notifier.reloading()
             try:
-                changed = await self._reload()
+                changed = await self._reload(number)
             except InferdError as error:
                 self._failed(str(error))
                 raise
@@ -239,7 +249,7 @@ class Reloader:
         self._notifier.status(f"the last reload changed nothing: {problem}")
         self._notifier.ready()
 
-    async def _reload(self) -> list[str]:
+    async def _reload(self, number: int) -> list[str]:
         engine = self._engine
         old, new = engine.settings, self._reread()
         new.check()
@@ -254,7 +264,12 @@ class Reloader:
         if tokens is not None and self._gateway is not None:
             tokens.add(GATEWAY, self._gateway.token)
         tls = context_of(new)
-        models = await engine.workers.bring_up(new) if what.of_models else None
+        models = None
+        if what.of_models:
+            if number < self._newest:
+                raise _superseded()  # it has waited behind another one, and somebody waits behind it
+            log.event("reload_loading", models=[model.name for model in new.models])
+            models = await engine.workers.bring_up(new)
         self._fingerprints = have
         engine.settings = engine.workers.settings = new
         engine.limits = dataclasses.replace(engine.limits, payload_bytes=new.payload_mib * MIB)
@@ -266,3 +281,7 @@ class Reloader:
         if models is not None:
             engine.take_over(models, what.kept)
         return words(what, old, new)
+
+
+def _superseded() -> ConfigError:
+    return ConfigError("a newer reload took its place")

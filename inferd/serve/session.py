@@ -15,11 +15,13 @@ from inferd.errors import ProtocolError, RequestError, make
 from inferd.schedule.credits import Window
 from inferd.schedule.ticket import CLASSES, Client, State, Ticket
 from inferd.serve.admission import Plan, check_payload
+from inferd.serve.origin import origin
 from inferd.serve.outbox import Link, Outbox
 from inferd.serve.patience import NOT_READ, Patience
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import header_of, overloaded, too_late
 from inferd.serve.slab import Chunk
+from inferd.serve.tokens import GATEWAY
 from inferd.wire import frame as f
 from inferd.wire.frame import HAS_VALUES, MAGIC, PREFIX, VERSION, pack_prefix
 from inferd.wire.messages import BARE, GoAway, Hello, Infer, Message, Welcome
@@ -294,26 +296,31 @@ class Session:
             self._turn_away(make("UNSUPPORTED_VERSION", expected=SUPPORTED_VERSION, actual=offered))
             return
         engine = self.engine
+        caller = origin(hello.caller) if self.trusted else ""
         if self.shows_token and engine.tokens is not None:
             # The gateway's own connection asks in nobody's name, and its token is none to guess.
-            address = hello.caller if self.trusted else self.owner.name
+            whose = caller if self.trusted else self.owner.name
+            peer = (hello.caller or GATEWAY) if self.trusted else self.link.name
             now = self.patience.heard_at
-            wait_s = engine.guesses.wait_s(address, now) if hello.token and address else 0.0
+            wait_s = engine.guesses.wait_s(whose, now) if hello.token and whose else 0.0
             if wait_s:
                 engine.count("refused_guessing")
-                self._turn_away(make("GUESSING", retry_after_ms=math.ceil(wait_s * 1000)))
+                engine.throttle.event("token_refused", now, peer=peer, why="too many wrong ones have come from there")
+                wait = math.ceil(wait_s * 10) / 10
+                self._turn_away(make("GUESSING", retry_after_ms=math.ceil(wait_s * 1000), wait=wait))
                 return
             name = engine.tokens.name_of(hello.token)
             if name is None:
                 engine.count("refused_token")
-                if hello.token and address:
-                    engine.guesses.wrong(address, now)
+                if hello.token and whose:
+                    engine.guesses.wrong(whose, now)
                 problem = "this one is not known" if hello.token else "none was shown"
+                engine.throttle.event("token_refused", now, peer=peer, why=problem)
                 self._turn_away(make("TOKEN", problem=problem))
                 return
             self.owner = engine.holdings.client(f"token:{name}")
-        elif self.trusted and hello.caller:
-            self.owner = engine.holdings.client(hello.caller)
+        elif caller:
+            self.owner = engine.holdings.client(caller)
         engine.strangers.greeted(self)
         self.client = hello.client
         limits = {

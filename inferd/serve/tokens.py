@@ -6,7 +6,6 @@ The file has a line `name: token` for each; empty lines and lines that begin wit
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 from collections import OrderedDict
 from hashlib import sha256
@@ -20,10 +19,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MIN_TOKEN_CHARS = 16
 MAX_TOKEN_CHARS = 1024
 MAX_FILE_BYTES = 1024 * 1024
-# Wrong tokens that an address may show in a row; then one more each GUESS_EVERY_S.
+# Wrong tokens that an origin (inferd.serve.origin) may show in a row; then one more each GUESS_EVERY_S.
 FREE_GUESSES = 10
 GUESS_EVERY_S = 1.0
-# Addresses that are remembered for having guessed; the one that did longest ago is forgotten first.
+# Origins that are remembered for having guessed; the one that did longest ago is forgotten first.
 MAX_GUESSERS = 1024
 
 
@@ -49,37 +48,25 @@ class Tokens:
 
 
 class Guesses:
-    """Who has shown wrong tokens lately: a bucket of FREE_GUESSES an address, to which one comes each GUESS_EVERY_S.
+    """Who has shown wrong tokens lately: a bucket of FREE_GUESSES an origin, to which one comes each GUESS_EVERY_S.
 
-    While it is empty nothing that the address shows is looked at, a right token neither: an answer to one guess in a
-    thousand would tell as much. So whoever shares an address with somebody who guesses waits with him.
+    While it is empty nothing that the origin shows is looked at, a right token neither: an answer to one guess in a
+    thousand would tell as much. So whoever shares an origin with somebody who guesses waits with him.
     """
 
     def __init__(self) -> None:
         self._full_at: OrderedDict[str, float] = OrderedDict()  # when its bucket is full again
 
-    def wait_s(self, address: str, now: float) -> float:
+    def wait_s(self, origin: str, now: float) -> float:
         """How long nothing is looked at that comes from there; 0.0: it may try."""
-        full_at = self._full_at.get(_network(address), 0.0)
+        full_at = self._full_at.get(origin, 0.0)
         return max(0.0, full_at - now - (FREE_GUESSES - 1) * GUESS_EVERY_S)
 
-    def wrong(self, address: str, now: float) -> None:
+    def wrong(self, origin: str, now: float) -> None:
         """It has shown a token that is nobody's."""
-        network = _network(address)
-        self._full_at[network] = max(now, self._full_at.pop(network, 0.0)) + GUESS_EVERY_S
+        self._full_at[origin] = max(now, self._full_at.pop(origin, 0.0)) + GUESS_EVERY_S
         if len(self._full_at) > MAX_GUESSERS:
             self._full_at.popitem(last=False)
-
-
-def _network(address: str) -> str:
-    """Whose address it is: of IPv6 the first 64 bits, because one household has all the rest."""
-    kind, _, host = address.partition(":")
-    if kind == "ip" and ":" in host:
-        try:
-            return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
-        except ValueError:
-            pass
-    return address
 
 
 def _digest(token: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from inferd import log
 from inferd.config import Settings
-from inferd.errors import DeviceUnavailable, ModelLoadError
+from inferd.errors import DeviceUnavailable, InferdError, ModelLoadError
 from inferd.memory import Region
 from inferd.schedule.batch import Batch
 from inferd.serve.ahead import Ahead, pack_requests
@@ -33,6 +33,10 @@ NO_MEMORY_PAUSE_S = 1.0
 PATIENCE = 10.0
 LEAST_PATIENCE_S = 5.0
 FIRST_PATIENCE_S = 300.0
+# Loading hangs when it takes ten times what it took the first time, and at least so long. How long the first time takes
+# is known to nobody: models are compiled, and fetched from slow disks.
+LEAST_LOADING_S = 60.0
+LONGEST_LOADING_S = 3600.0
 
 # A worker that was told to end and has not is killed after so long.
 LEAVE_TIMEOUT_S = 2.0
@@ -157,6 +161,11 @@ class Workers:
             raise
         return coming.models
 
+    def give_up(self, why: InferdError) -> None:
+        """Nobody wants the workers any more that are being brought up, if there are any: `bring_up` raises `why`."""
+        if self._coming is not None:
+            self._coming.failed(why)
+
     def take_over(self) -> None:
         """Those that were brought up serve from here on. The others finish their batches, and end."""
         coming, self._coming = self._coming, None
@@ -220,14 +229,18 @@ class Workers:
                 self.feed(worker.arena)
 
     def end_hung(self, now: float) -> None:
-        """Ends the workers whose batch hangs; they are replaced, and what they held is tried once more."""
+        """Ends the workers whose batch hangs, or their loading; they are replaced, and what they held is tried once
+        more. Those that have never loaded their models are not: the start fails with them, or the reload."""
         for worker in self._pool.hung(now):
-            log.event(
-                "worker_hung", logging.ERROR, worker=worker.id, pid=worker.pid, for_s=round(now - worker.busy_since, 1)
-            )
+            for_s = round(now - worker.busy_since, 1)
+            model = worker.batch.tickets[0].plan.model.name if worker.batch is not None else None
+            doing = {"model": model} if model is not None else {"loading": self._names(worker)}
+            log.event("worker_hung", logging.ERROR, worker=worker.id, pid=worker.pid, **doing, for_s=for_s)
             self._events.count("workers_hung")
-            self._pool.condemn(worker, "hung")
+            self._pool.condemn(worker, "hung" if model is not None else "hung while it loaded its models")
             self._executor.kill(worker.id)
+            if not worker.positions:
+                self._cannot_load(worker, ModelLoadError(_hung_loading(worker.id, for_s)))
 
     # ---- from workers (WorkerEvents)
 
@@ -236,7 +249,7 @@ class Workers:
         assert place is not None
         place.pid = pid
         self._told(place, "worker_started", pid=pid, device=place.device)
-        if place.leaving:
+        if place.leaving or place.condition is Condition.ENDING:
             self._executor.kill(worker)  # not needed any more: a reload has failed, or another one has come
 
     def on_packet(self, worker: int, message: list[Any]) -> None:
@@ -281,8 +294,8 @@ class Workers:
         if self._closing:
             self._events.serving(self._pool.serving)
             return
-        coming = self._coming
-        if coming is not None and place in coming.workers:
+        coming = self._brought_by(place)
+        if coming is not None:
             coming.failed(ModelLoadError(_ended_loading(worker, status)))
             return  # and is dismissed with the others
         if place.leaving:
@@ -326,7 +339,7 @@ class Workers:
     def _spawn(self, worker: Place) -> None:
         if self._closing or worker.leaving:
             return
-        coming = self._coming if self._coming is not None and worker in self._coming.workers else None
+        coming = self._brought_by(worker)
         settings = self.settings if coming is None else coming.settings
         try:
             # A replacement need not measure again what its predecessor has measured.
@@ -338,12 +351,32 @@ class Workers:
                 return
             self._loop.call_later(NO_MEMORY_PAUSE_S, self._spawn, worker)
         else:
-            self._pool.spawning(worker, arena)
+            known = bool(worker.positions)
+            patience_s = max(LEAST_LOADING_S, PATIENCE * worker.load_s) if known else LONGEST_LOADING_S
+            self._pool.spawning(worker, arena, self._clock(), patience_s)
+
+    def _brought_by(self, worker: Place) -> Coming | None:
+        """What is under way, if the worker is one of it."""
+        return self._coming if self._coming is not None and worker in self._coming.workers else None
+
+    def _names(self, worker: Place) -> list[str]:
+        """The models that the worker loads."""
+        coming = self._brought_by(worker)
+        return [model.name for model in (self.settings if coming is None else coming.settings).models]
+
+    def _cannot_load(self, worker: Place, error: InferdError) -> None:
+        """A worker's models do not load: the reload fails that brings it up, or the start."""
+        coming = self._brought_by(worker)
+        if coming is not None:
+            coming.failed(error)
+        elif not self._all_ready.done():
+            self._all_ready.set_exception(error)
 
     def _on_ready(self, worker: Place, device: str, models: list[dict[str, Any]]) -> None:
+        self._pool.loaded(worker, self._clock())
         worker.positions = {model["name"]: position for position, model in enumerate(models)}
-        coming = self._coming
-        if coming is not None and worker in coming.workers:
+        coming = self._brought_by(worker)
+        if coming is not None:
             worker.device = device
             coming.models = models
             coming.loaded += 1
@@ -373,15 +406,19 @@ class Workers:
         )
         log.logger.debug(failure.detail)
         error = (DeviceUnavailable if failure.kind == "device" else ModelLoadError)(failure.message)
-        if self._coming is not None and worker in self._coming.workers:
-            self._coming.failed(error)
-        elif not self._all_ready.done():
-            self._all_ready.set_exception(error)
+        self._cannot_load(worker, error)
 
 
 def _ended_loading(worker: int, status: str) -> str:
     return (
         f"worker {worker} ended while it loaded its models{f' ({status})' if status else ''}; "
+        "what it printed above is all it said"
+    )
+
+
+def _hung_loading(worker: int, for_s: float) -> str:
+    return (
+        f"worker {worker} has not loaded its models within {for_s:.0f} s, and was ended; "
         "what it printed above is all it said"
     )
 

@@ -30,6 +30,8 @@ class Address:
         except ValueError as error:
             # A bad port, or brackets that do not match.
             raise ConfigError(f"{url!r} is no address: {error}; use {FORMS}") from error
+        if "\0" in url:
+            raise ConfigError(f"{url!r} is no address: there is a NUL byte in it; take it out")
         if parts.scheme == "inferd+unix" and parts.path and not parts.netloc:
             if len(parts.path.encode()) > 107:
                 raise ConfigError(f"{url!r}: the path of a Unix socket has at most 107 bytes; choose a shorter one")

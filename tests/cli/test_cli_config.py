@@ -94,6 +94,16 @@ def test_certificates_are_looked_at(inferd, folder: Path) -> None:
     assert said.code == 78 and said.err.startswith("inferd.toml:3: tls_cert") and "PEM" in said.err
 
 
+def test_another_file_than_the_pinned_one_is_a_mistake(inferd, folder: Path) -> None:
+    """With both digests, of `check` and of `show`; `serve` leaves that to its workers, which look at what they run."""
+    (folder / "net.py").write_text("class Net: ...\n")
+    (folder / "inferd.toml").write_text(f'[models.net]\ntarget = "net.py:Net"\nsha256 = "{"a" * 64}"\n')
+    for words in (("check", "inferd.toml"), ("show", "--config", "inferd.toml")):
+        said = inferd("config", *words)
+        assert said.code == 78 and said.err.count("\n") == 1 and "inferd.toml:2: model 'net': " in said.err
+        assert "a" * 64 in said.err and sha256((folder / "net.py").read_bytes()).hexdigest() in said.err
+
+
 def test_show_has_every_setting_and_its_origin(inferd, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value, unit, and default, file and line, variable or flag; secrets and what looks like one are not shown."""
     (folder / "net.py").write_text("class Net: ...\n")
@@ -142,7 +152,7 @@ def test_the_example_is_right(inferd, folder: Path) -> None:
     head = next(number for number, line in enumerate(lines) if not line)
     meant = [line.removeprefix("# ") for line in lines[head:] if "=" in line or line.strip("# ").startswith("[")]
     text = "\n".join(line for line in meant if not line.startswith(("# ", "The ", "Where ", "A ")))
-    (folder / "inferd.toml").write_text(text.replace('sha256 = "…"', f'sha256 = "{"0" * 64}"'))
+    (folder / "inferd.toml").write_text(text.replace('sha256 = "…"', f'sha256 = "{sha256(b"").hexdigest()}"'))
     (folder / "policy.py").write_text("")
     (folder / "tokens").write_text("ada: 0123456789abcdef\n")
     (folder / "tokens").chmod(0o600)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from inferd.cli import cli
@@ -28,6 +29,23 @@ def test_no_daemon_is_a_sentence(tmp_path: Path) -> None:
     assert isinstance(done.exception, InferdError)
     assert f"cannot reach a daemon at {tmp_path}/none.sock" in str(done.exception)
     assert "inferd reload inferd+unix:///PATH" in str(done.exception)
+
+
+@pytest.mark.parametrize("url", ["inferd+unix://{}/named.sock", "inferd+unix://{}/named.sock?timeout_ms=5"])
+def test_the_environment_names_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """$INFERD_URL, where it is a Unix socket; a daemon without one is told by SIGHUP."""
+    monkeypatch.setenv("INFERD_URL", url.format(tmp_path))
+    done = CliRunner().invoke(cli, ["reload"])
+    assert f"cannot reach a daemon at {tmp_path}/named.sock" in str(done.exception)
+    assert "SIGHUP" in str(done.exception)
+
+
+def test_an_environment_that_names_no_socket_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for the other verbs."""
+    monkeypatch.setenv("INFERD_URL", "inferd://127.0.0.1:7433")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    done = CliRunner().invoke(cli, ["reload"])
+    assert f"cannot reach a daemon at {tmp_path}/inferd.sock" in str(done.exception)
 
 
 def serve_in_terminal(folder: Path) -> tuple[subprocess.Popen[bytes], int, Path]:

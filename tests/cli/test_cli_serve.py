@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from inferd.cli.serve import command, default_socket, serve
+from inferd.cli.serve import _try_next, command, default_socket, serve
 from inferd.config import SETTINGS, Settings
 from inferd.errors import ConfigError
 from inferd.serve import daemon
+from inferd.wire.address import Address
 
 MODEL = """
 import torch
@@ -143,6 +145,53 @@ def test_an_address_that_is_taken_hints_at_the_other(tmp_path: Path, daemon_url:
     assert "is another inferd running there?" in refusal(tmp_path, "echo", "--listen", daemon_url)
 
 
+@pytest.mark.parametrize("kind", ["taken", "path", "elsewhere"])
+def test_an_address_that_cannot_be_had_is_found_before_models_load(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    """A model may take minutes to load; this one would never."""
+    (tmp_path / "net.py").write_text("import time, pathlib\npathlib.Path('loading').touch()\ntime.sleep(3600)\n")
+    path = tmp_path_factory.mktemp("other") / "inferd.sock"
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        tcp.bind(("127.0.0.1", 0))
+        unix.bind(str(path))
+        for sock in (tcp, unix):
+            sock.listen()
+        url = {
+            "taken": f"inferd://127.0.0.1:{tcp.getsockname()[1]}",
+            "path": f"inferd+unix://{path}",
+            "elsewhere": "inferd://192.0.2.1:7433",  # of no machine (RFC 5737)
+        }[kind]
+        said = refusal(tmp_path, "net.py:Model", "--listen", url, "--insecure-no-auth").splitlines()[-1]
+    assert f"cannot listen on {url}" in said
+    assert (
+        "no interface of this machine has it" if kind == "elsewhere" else "is another inferd running there?"
+    ) in said
+    assert not (tmp_path / "loading").exists()
+
+
+def test_who_connects_while_models_load_is_refused(tmp_path: Path) -> None:
+    """The address is the daemon's already; nobody waits in its queue. A daemon that is stopped then leaves nothing."""
+    (tmp_path / "net.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(3600)\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = [sys.executable, "-P", "-m", "inferd", "serve", "net.py:Model", "--device", "cpu"]
+    start += ["--listen", f"inferd://127.0.0.1:{port}", "--listen", f"inferd+unix://{tmp_path / 'inferd.sock'}"]
+    with subprocess.Popen(start, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert any("loading" in line for line in process.stdout)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+        finally:
+            process.terminate()
+            process.wait(20)
+    assert not (tmp_path / "inferd.sock").exists()
+
+
 # ---- the default socket
 
 
@@ -260,3 +309,21 @@ def test_a_stop_takes_no_longer_than_it_is_given(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("listen", "tokens", "url"),
+    [
+        (["inferd://127.0.0.1:7433", "inferd+unix:///run/i.sock"], "", ""),
+        (["inferd://127.0.0.1:7433", "inferd+unix:///run/i.sock"], "tokens", " --url inferd+unix:///run/i.sock"),
+        (["inferds://127.0.0.1:7433", "inferd+unix:///run/i.sock"], "", " --url inferd+unix:///run/i.sock"),
+        (["inferd://127.0.0.1:9000"], "", " --url inferd://127.0.0.1:9000"),
+        (["inferds://127.0.0.1:7433"], "tokens", " --url inferds://127.0.0.1:7433 --token-file FILE"),
+        (["inferd://127.0.0.1:7433"], "tokens", " --token-file FILE"),
+        ([], "", ""),
+    ],
+)
+def test_what_to_try_needs_no_more_than_it_names(listen: list[str], tokens: str, url: str) -> None:
+    """A Unix socket asks for neither a token nor a certificate, so it is the one to try."""
+    addresses = [Address.parse(each) for each in listen]
+    assert _try_next(Settings(tokens=tokens), addresses) == f"{command()} models{url}"

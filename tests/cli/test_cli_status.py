@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -106,3 +107,15 @@ def test_watching_goes_on(daemon_url: str) -> None:
         uptimes = [json.loads(watching.stdout.readline())["uptime_s"] for _ in range(3)]
         watching.terminate()
     assert uptimes == sorted(uptimes) and uptimes[0] < uptimes[2]
+
+
+def test_a_name_that_is_not_known_is_nobodys_daemon(inferd, monkeypatch) -> None:
+    """There is no daemon to start then, but a name to mend."""
+
+    def unknown(*where: Any, **how: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    said = inferd("status", "--url", "inferd://misspelt")
+    assert said.code == 1 and "check the name in --url or INFERD_URL" in said.err
+    assert "is a daemon running there?" not in said.err

@@ -226,3 +226,27 @@ def test_those_that_leave_are_kept_until_they_are_done() -> None:
     b.conversation.draining = True
     found.due(20.0, Waiter(found, ALWAYS))
     assert found.connections() == []
+
+
+def test_a_server_that_asks_for_a_long_pause_is_dialled_within_a_minute_and_a_little() -> None:
+    """Whatever it says: it may have said it by mistake."""
+    found = endpoints(A)
+    waiter = Waiter(found, ALWAYS)
+    assert dialled(found, 0.0, waiter) == [A]
+    found.failed(found.all[0], make("TOO_MANY_CONNECTIONS", 1e15, limit=1), 0.0)
+    assert found.next_due() <= 63.0
+    assert dialled(found, 63.0, waiter) == [A]
+
+
+def test_addresses_that_cannot_be_reached_are_all_named() -> None:
+    """Each with its own problem."""
+    found = endpoints(A, B)
+    waiter = Waiter(found, NEVER)
+    found.due(0.0, waiter)
+    for endpoint, problem in zip(found.all, ("Connection refused", "timed out"), strict=True):
+        found.failed(endpoint, make("CONNECT_FAILED", address=endpoint.address, problem=problem), 0.0)
+    told = found.hopeless(waiter)
+    assert isinstance(told, Unavailable) and told.reason == "CONNECT_FAILED"
+    assert told.message == (
+        "cannot connect to inferd://a:1: Connection refused; cannot connect to inferd://b:1: timed out"
+    )

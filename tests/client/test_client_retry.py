@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import Formatter
 
 import pytest
-from inferd_client.retry import RetryBudget, backoff_s, retry_after_s
+from inferd_client.retry import MAX_RETRY_AFTER_S, RetryBudget, asked_pause_s, backoff_s, retry_after_s
 
 from inferd.errors import CATALOGUE, ProtocolError, RequestError, make
 
@@ -50,6 +50,23 @@ def test_the_servers_word_on_when_to_come_back() -> None:
     """It is waited for, and a little longer, so that those who were told the same do not come together."""
     assert decided("OVERLOADED", after_ms=300) == pytest.approx(0.325)
     assert decided("OVERLOADED", after_ms=300, jitter=0.0) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "pause_s"),
+    [
+        (None, 0.0),
+        (300, 0.3),
+        (1e15, MAX_RETRY_AFTER_S),
+        (-1e9, 0.0),
+        (float("nan"), 0.0),
+        (float("inf"), 0.0),
+    ],
+)
+def test_no_server_keeps_a_client_away_for_good(after_ms: float | None, pause_s: float) -> None:
+    """A minute is obeyed at most, and what is no time is ignored."""
+    assert asked_pause_s(error_for("OVERLOADED", after_ms)) == pause_s
+    assert decided("OVERLOADED", after_ms=after_ms, jitter=0.0, left_s=100.0) == pause_s
 
 
 def test_no_retry_that_would_come_too_late() -> None:

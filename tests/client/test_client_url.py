@@ -10,6 +10,8 @@ from inferd_client import AsyncClient, Client, ConfigError, DeadlineExceeded, In
 from inferd_client.testing import FakeServer
 from inferd_client.url import Target, parse_addresses
 
+from tests.client.client_kinds import KINDS, open_client
+
 VARIABLES = ("INFERD_URL", "INFERD_TOKEN_FILE", "INFERD_TIMEOUT_MS", "INFERD_CONNECT_TIMEOUT_MS")
 
 
@@ -74,6 +76,20 @@ def test_a_token_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, token_file: 
         assert client.infer("echo", {"n": 1}) == {"n": 1}
         for shown in (repr(client), str(client), str(vars(client))):
             assert "right" not in shown
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_file_is_read_for_each_connection(kind: str, token_file: Path) -> None:
+    """So a client outlives the token that it began with."""
+    with (
+        FakeServer({"echo": lambda inputs: inputs}, token="right") as server,
+        open_client(kind, f"{server.url}?token_file={token_file}") as client,
+    ):
+        assert client.infer("echo", {"n": 1}) == {"n": 1}
+        token_file.write_text("new\n")
+        server.token = "new"
+        server.drop()
+        assert client.infer("echo", {"n": 2}) == {"n": 2}
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -172,7 +172,34 @@ def test_ten_mistakes_are_ten_sentences_each_with_its_line(tmp_path: Path) -> No
         ('listen = ["inferd://127.0.0.1:7433"]\n[web]\nlisten = "127.0.0.1:7433"', "3: the gateway and a listener both want "
          "127.0.0.1:7433; change one"),
         ("[limits]\nslab_mib = 128", "2: payload_mib = 64 is over a quarter of slab_mib = 128, so that a few requests would "
-         "own all input memory; set slab_mib to at least 256"),
+         "own all input memory; 64 is the default of payload_mib: write payload_mib = 32, or set slab_mib to at least 256"),
+        ("[limits]\npayload_mib = 65", "2: payload_mib = 65 is over a quarter of slab_mib = 256, so that a few requests would "
+         "own all input memory; write payload_mib = 64, or set slab_mib to at least 260"),
+        ('[web]\norigins = ["https://a.example"]', "2: origins in [web] (--web-origin) have no effect without the gateway; set "
+         "listen in [web] (--web), or take them out"),
+        ('listen = ["inferd://nobody.invalid:7999"]', "1: inferd://nobody.invalid:7999: this machine knows no host "
+         "'nobody.invalid'; check how it is written"),
+        ('[models.net]\ntarget = "./sub:Net"', "2: [models.net]: './sub:Net' is no model: a file of Python ends in .py; write "
+         "./sub.py:Net"),
+        ('[models.net]\ntarget = ".sub:Net"', "2: [models.net]: '.sub:Net' is no model: a module is named with all its "
+         "packages, and no dot before them: package.module:Net"),
+        ('[models.net]\ntarget = "net.py"', "2: [models.net]: 'net.py' does not say which model of the file: write net.py:Name"),
+        ("\ufeff[limits]\nslab_mib = 256", ""),
+        (f"[limits]\nslab_mib = {'1' * 5000}", "2: a number here has more than 4300 digits, and no setting is that large"),
+        (f"[limits]\nslab_mib = 0x{'f' * 400}", "2: slab_mib must be a whole number of MiB, 4 to 16777216, not a number of "
+         "more than 300 digits"),
+        (f"[limits]\ndrain_timeout_s = 0x{'f' * 400}", "2: drain_timeout_s must be a number of seconds, 0 to 86400, not a "
+         "number of more than 300 digits"),
+        (f'[limits]\nslab_mib = "{"9" * 5000}G"', "2: slab_mib must be a whole number of MiB, 4 to 16777216, not the text "
+         f'"{"9" * 40}"'),
+        (f'[models.ner]\ntarget = "ner"\noptions.a = 0x{"f" * 5000}', "3: options.a is a number of more than 300 digits: a "
+         "model's arguments are text, numbers of up to 64 bits, true or false, lists and tables"),
+        ('[auth]\ntokens = "~a\\u0000b/c"', "2: tokens: there is a NUL byte in this path, and no file has one in its name; take "
+         "it out"),
+        ('listen = ["inferd+unix:///a\\u0000b"]', "1: listen: 'inferd+unix:///a\\x00b' is no address: there is a NUL byte in it; "
+         "take it out"),
+        ('[models.net]\ntarget = "~a\\u0000b/c.py:X"', "2: [models.net]: '~a\\x00b/c.py:X' is no model: there is a NUL byte in "
+         "it; take it out"),
         ('listen = ["inferds://127.0.0.1"]', "1: inferds://127.0.0.1:7433 needs a certificate and its private key; set cert "
          "and key in [tls] (--tls-cert, --tls-key)"),
         ('[tls]\nkey = "k"', "2: key in [tls] is of no use without cert; set both, or neither"),
@@ -222,6 +249,21 @@ def test_what_cannot_be_read_is_not_missed(tmp_path: Path) -> None:
     """A slip in the line of the tokens is one mistake: nobody is told that there are none."""
     [said] = mistakes(tmp_path, 'listen = ["inferd://0.0.0.0"]\n[auth]\ntokens = "tokens\n')
     assert said.startswith("3:") and "this is no TOML" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("[limits]\nslab_mib = 512\n[models.a\ntarget = 'echo'\n", ["3:10"]),
+        ("[limits]\nslab_mib = 512\n[limits\npayload_mib = 128\n", ["3:8"]),
+        ("[models.a\ntarget = 'echo'\n[limits\nslab = 5\n", ["1:10", "3:8"]),
+        ("[models.a]\ntarget = 'echo\n", ["2:15"]),
+    ],
+)
+def test_a_slip_has_no_false_consequences(tmp_path: Path, text: str, places: list[str]) -> None:
+    """What stands below a header that is not closed is in no other table; each such header is told, and nothing else."""
+    found = mistakes(tmp_path, text)
+    assert [sentence.partition(": this is no TOML: Expected ")[0] for sentence in found] == places, found
 
 
 @pytest.mark.parametrize("text", ["a = [\n[b]\nc = ", "[[[[", "=", '"""', "a = {" * 50])

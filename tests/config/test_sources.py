@@ -44,6 +44,8 @@ def test_flag_over_variable_over_file_over_default(tmp_path: Path, name: str) ->
     others = {"payload_mib": "1"}  # what fits any slab
     if name.startswith("tls_"):
         others |= {"listen": "inferds://127.0.0.1:9", "tls_cert": "/x", "tls_key": "/y"}
+    if name == "web_origin":
+        others |= {"web": "127.0.0.1:9"}
     flags: dict[str, Any] = {key: (text,) if SETTINGS[key].repeatable else text for key, text in others.items()}
     flags.pop(name, None)
     path.write_text(f"{head}{setting.key} = {quoted(texts[0], name in TEXTS, setting.repeatable)}\n")

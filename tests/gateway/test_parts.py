@@ -304,7 +304,9 @@ def test_only_the_gateways_word_counts(tmp_path: Path) -> None:
 
         assert owner(str(back), caller="ip:192.0.2.7") == "ip:192.0.2.7"
         assert owner(str(back), caller="x" * 200) == "x" * 128
-        assert owner(daemon.url, caller="ip:192.0.2.7") == "ip:127.0.0.1"
+        assert owner(str(back), caller="ip:::ffff:192.0.2.7") == "ip:192.0.2.7"
+        assert owner(str(back), caller="ip:127.0.0.5") == "ip:loopback"
+        assert owner(daemon.url, caller="ip:192.0.2.7") == "ip:loopback"
         assert owner(daemon.unix_url, caller="ip:192.0.2.7").startswith("uid:")
         daemon.ask(lambda: setattr(daemon.engine, "tokens", Tokens({"ada": "secret"})))
         assert owner(str(back), caller="ip:192.0.2.7", token="secret") == "token:ada"
@@ -320,6 +322,8 @@ def test_who_has_hung_up_before_he_is_let_in_needs_a_token_too(tmp_path: Path) -
     read: without a token none of it is done."""
     with running(tmp_path, double("Double")) as daemon:
         daemon.ask(lambda: setattr(daemon.engine, "tokens", Tokens({"ada": "secret"})))
+        peers: list[str] = []
+        daemon.engine.throttle.event = lambda name, now, **fields: peers.append(fields["peer"])  # type: ignore
         entered, leave = threading.Event(), threading.Event()
         daemon._loop.call_soon_threadsafe(lambda: entered.set() or leave.wait(10))
         assert entered.wait(10)
@@ -331,3 +335,4 @@ def test_who_has_hung_up_before_he_is_let_in_needs_a_token_too(tmp_path: Path) -
         leave.set()
         daemon.until(lambda: daemon.engine.counters["connections"] == 1 and not daemon.engine.sessions)
         assert not daemon.engine.counters["batches_idle"] and daemon.engine.counters["refused_token"] == 1
+        assert peers == ["unknown"]

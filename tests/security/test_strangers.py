@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from inferd_client import Client, ResourceExhausted, Unauthenticated
 
+from inferd.serve.listener import OPERATOR_PLACES
+from inferd.serve.origin import LOOPBACK, origin
 from inferd.serve.patience import HELLO_TIMEOUT_S
 from inferd.serve.strangers import GRACE_S, LEAST_GRACE_S, MAX_STRANGERS, Strangers
 from inferd.serve.tokens import FREE_GUESSES, GUESS_EVERY_S, MAX_GUESSERS, Guesses
@@ -226,9 +229,32 @@ def test_guesses_are_few_and_then_slow() -> None:
     assert guesses.wait_s("ip:10.0.0.1", 5.0 + GUESS_EVERY_S) == 0.0
     # A household of IPv6 has 2^64 addresses, and is one.
     for number in range(FREE_GUESSES):
-        guesses.wrong(f"ip:2001:db8::{number:x}", 5.0)
-    assert guesses.wait_s("ip:2001:db8::ffff", 5.0) > 0.0
-    assert guesses.wait_s("ip:2001:db8:0:1::1", 5.0) == 0.0
+        guesses.wrong(origin(f"ip:2001:db8::{number:x}"), 5.0)
+    assert guesses.wait_s(origin("ip:2001:db8::ffff"), 5.0) > 0.0
+    assert guesses.wait_s(origin("ip:2001:db8:0:1::1"), 5.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("ip:192.0.2.7", "ip:192.0.2.7"),
+        ("ip:::ffff:192.0.2.7", "ip:192.0.2.7"),
+        ("ip:127.0.0.1", LOOPBACK),
+        ("ip:127.9.8.7", LOOPBACK),
+        ("ip:::1", LOOPBACK),
+        ("ip:::ffff:127.0.0.2", LOOPBACK),
+        ("ip:2001:db8::5:6", "ip:2001:db8::/64"),
+        ("ip:fe80::1%eth0", "ip:fe80::/64"),
+        (LOOPBACK, LOOPBACK),
+        ("ip:2001:db8::/64", "ip:2001:db8::/64"),
+        ("token:ada", "token:ada"),
+        ("ip:None", "ip:None"),
+        ("", ""),
+    ],
+)
+def test_one_machine_has_one_name(name: str, whose: str) -> None:
+    """Addresses that one machine can take at will share, and guess, as one."""
+    assert origin(name) == whose
 
 
 def test_guessers_are_bounded() -> None:
@@ -258,6 +284,7 @@ def test_guessing_at_the_daemon_is_slowed_down(tmp_path: Path) -> None:
             with Client(daemon.url, token=token, max_retries=0) as client, pytest.raises(ResourceExhausted) as caught:
                 client.models()
             assert caught.value.reason == "GUESSING" and caught.value.retryable
+            assert re.search(r"try again in \d+\.\d s$", caught.value.message)
             assert 0 < (caught.value.retry_after_ms or 0) <= 1000 * GUESS_EVERY_S
         with Client(daemon.unix_url) as client:
             assert client.models()
@@ -266,3 +293,45 @@ def test_guessing_at_the_daemon_is_slowed_down(tmp_path: Path) -> None:
             assert client.models()
         assert daemon.ask(lambda: daemon.engine.counters["refused_guessing"]) == 2
         daemon.ask(lambda: setattr(daemon.engine, "clock", clock))
+
+
+def test_wrong_tokens_leave_a_line_without_the_token(tmp_path: Path) -> None:
+    """The log says where a wrong token came from, and where one is not looked at any more; never which it was."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"ada: {ADA}\n")
+    tokens.chmod(0o600)
+    with running(tmp_path, double("Double"), executor="inline", tokens=str(tokens)) as daemon:
+        lines: list[tuple[str, dict[str, str]]] = []
+        daemon.engine.throttle.event = lambda name, now, **fields: lines.append((name, fields))  # type: ignore
+        for _ in range(FREE_GUESSES + 1):
+            with RawPeer(daemon.url, greet=False) as peer:
+                peer.sock.sendall(peer.peer.send(f.HELLO, Hello("x", token="wrong-0123456789")))
+                assert peer.next().type == f.ERROR
+        refused = [fields for name, fields in lines if name == "token_refused"]
+        assert len(refused) == FREE_GUESSES + 1
+        assert all(fields["peer"].startswith("127.0.0.1:") for fields in refused)
+        assert {fields["why"] for fields in refused} == {
+            "this one is not known",
+            "too many wrong ones have come from there",
+        }
+        assert "wrong-" not in str(lines)
+
+
+def test_the_operator_comes_in_when_all_places_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root and the daemon's own user have a few places more over a Unix socket; nobody else has."""
+    from inferd.serve import credentials
+
+    with running(tmp_path, double("Double"), max_connections=1) as daemon, contextlib.ExitStack() as held:
+        held.enter_context(RawPeer(daemon.url))
+        for _ in range(OPERATOR_PLACES):
+            held.enter_context(RawPeer(daemon.unix_url))
+        for url in (daemon.url, daemon.unix_url):
+            with RawPeer(url, greet=False) as peer:
+                peer.peer.send(f.HELLO, Hello("x"))  # for its state only: it is told so at once
+                assert peer.outcomes(1) == {0: "TOO_MANY_CONNECTIONS"}
+        held.pop_all().close()
+        daemon.until(lambda: not daemon.engine.sessions)
+        monkeypatch.setattr(credentials, "is_own", lambda found: False)
+        with RawPeer(daemon.unix_url), RawPeer(daemon.unix_url, greet=False) as peer:
+            peer.peer.send(f.HELLO, Hello("x"))
+            assert peer.outcomes(1) == {0: "TOO_MANY_CONNECTIONS"}

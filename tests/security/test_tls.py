@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +21,7 @@ from inferd_client import AsyncClient, Client, ConfigError, InferdError, Invalid
 
 from inferd.config import Settings
 from inferd.serve import tls
+from inferd.serve.listener import TlsConnection
 from inferd.serve.strangers import MAX_STRANGERS
 from inferd.wire.address import Address
 from tests.running import Daemon, double, running
@@ -123,6 +128,18 @@ def test_a_new_certificate_is_the_next_connections(papers: Papers, tmp_path: Pat
         early.ping()
 
 
+def test_bench_runs_over_tls_in_all_its_processes(mutual: Daemon, papers: Papers) -> None:
+    """With INFERD_CA, INFERD_CERT and INFERD_KEY, as the client reads them; without, it says what is wrong."""
+    command = [sys.executable, "-m", "inferd", "bench", "double", "--shape", "x=FP32[20000]", "--url", mutual.url]
+    command += ["--callers", "4", "--processes", "2", "--seconds", "0.2", "--warmup-seconds", "0", "--json"]
+    papers_of_ada = {"INFERD_CA": papers.ca, "INFERD_CERT": papers.ada[0], "INFERD_KEY": papers.ada[1]}
+    done = subprocess.run(command, env=os.environ | papers_of_ada, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"] > 0
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "INFERD_CA" in done.stderr
+
+
 # ---- who does not get in
 
 
@@ -161,10 +178,27 @@ def test_the_client_trusts_only_whom_it_is_told_to(plain_tls: Daemon, papers: Pa
 
     async def ask() -> None:
         async with AsyncClient(plain_tls.url, ca=papers.foreign_ca) as client:
-            with pytest.raises(Unauthenticated, match="not trusted"):
+            with pytest.raises(Unauthenticated, match=r"not trusted .*ca=… or in INFERD_CA"):
                 await client.models()
 
     asyncio.run(ask())
+
+
+def test_a_certificate_for_another_name_is_no_matter_of_trust(papers: Papers, tmp_path: Path) -> None:
+    """The sentence says so, and what helps."""
+    cert, key = papers.issue("elsewhere", papers.authority, "elsewhere.example")
+    with (
+        running(tmp_path, double("Double"), executor="inline", tls_cert=cert, tls_key=key) as daemon,
+        Client(daemon.url, ca=papers.ca) as client,
+        pytest.raises(Unauthenticated, match=r"is not for 127\.0\.0\.1 .*use a name that is in the certificate"),
+    ):
+        client.models()
+
+
+def test_a_key_of_another_certificate_is_said(papers: Papers) -> None:
+    """Both files are fine, each for itself."""
+    with pytest.raises(ConfigError, match="do not belong together"):
+        Client("inferds://a", ca=papers.ca, cert=papers.ada[0], key=papers.eve[1])
 
 
 def test_older_tls_is_refused(plain_tls: Daemon, papers: Papers) -> None:
@@ -209,6 +243,62 @@ def test_silent_handshakes_are_strangers(plain_tls: Daemon) -> None:
         for sock in silent:
             sock.close()
     plain_tls.until(lambda: len(plain_tls.engine.strangers) == 0)
+
+
+def test_what_comes_after_goodbye_is_dropped(
+    plain_tls: Daemon, papers: Papers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result for a connection that has ended, or whose TLS fails, is lost with it and raises nothing: the worker that
+    made it is not to blame."""
+
+    def fails(data: object) -> None:
+        raise ssl.SSLError("defect")
+
+    with Client(plain_tls.url, ca=papers.ca) as client:
+
+        def after_goodbye() -> int:
+            (session,) = plain_tls.engine.sessions
+            link = session.link
+            assert isinstance(link, TlsConnection)
+            link.close()
+            unsent = link.unsent()
+            link.write(b"result")
+            link.writelines([b"result", memoryview(b"result")])
+            link.close()
+            return link.unsent() - unsent
+
+        assert client.models()
+        assert plain_tls.ask(after_goodbye) == 0
+    plain_tls.until(lambda: not plain_tls.engine.sessions)
+    with Client(plain_tls.url, ca=papers.ca) as client:
+
+        def with_broken_tls() -> bool:
+            (session,) = plain_tls.engine.sessions
+            link = session.link
+            assert isinstance(link, TlsConnection)
+            monkeypatch.setattr(link._channel, "write", fails)
+            link.write(b"result")
+            link.writelines([b"result"])
+            return link._transport.is_closing()
+
+        assert client.models()
+        assert plain_tls.ask(with_broken_tls)
+    plain_tls.until(lambda: not plain_tls.engine.sessions)
+
+
+def test_a_connection_too_many_is_told_so_over_tls(papers: Papers, tmp_path: Path) -> None:
+    """After its handshake, when it can understand it."""
+    files = {"tls_cert": papers.cert, "tls_key": papers.key}
+    with (
+        running(tmp_path, double("Double"), executor="inline", max_connections=1, **files) as daemon,
+        Client(daemon.url, ca=papers.ca) as first,
+        Client(daemon.url, ca=papers.ca, max_retries=0) as second,
+    ):
+        assert first.models()
+        with pytest.raises(InferdError) as told:
+            second.models()
+        assert told.value.reason == "TOO_MANY_CONNECTIONS"
+        assert first.models()
 
 
 def test_bytes_that_are_no_tls_end_one_connection(plain_tls: Daemon, papers: Papers) -> None:

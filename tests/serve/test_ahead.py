@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,4 +79,17 @@ def test_a_request_that_kills_its_worker_while_it_is_prepared_takes_no_other_wit
         assert answers[1] in ("WORKER_LOST", "POISONED")
         assert daemon.ask(lambda: daemon.engine.pool.workers[0].deaths) == 2
         daemon.until(lambda: daemon.engine.slab.used_bytes == 0)
-        assert threading.active_count() < 20
+
+
+def test_nobody_is_blamed_for_who_was_prepared_beside_him(tmp_path: Path) -> None:
+    """Two that kill their worker while they are prepared, one after the other, behind the same innocent request."""
+    with running(tmp_path, double("Ahead", seconds=0.3)) as daemon, Client(daemon.url) as client:
+        ask(client, "first")
+        with ThreadPoolExecutor(4) as threads:
+            innocent = threads.submit(ask, client, "second")
+            busy(daemon)
+            guilty = [threads.submit(ask, client, "deadly")]
+            daemon.until(lambda: daemon.engine.pool.workers[0].deaths > 0)
+            guilty.append(threads.submit(ask, client, "deadly"))
+            assert innocent.result() == "MainThread"
+            assert {one.result() for one in guilty} <= {"WORKER_LOST", "POISONED"}

@@ -21,7 +21,8 @@ import pytest
 from inferd_client import AsyncClient, Client
 
 from inferd.config import ModelConfig, Settings
-from inferd.errors import ConfigError
+from inferd.errors import ConfigError, ModelLoadError
+from inferd.serve import workers
 from inferd.serve.reload import Reloader, difference, fingerprints
 from inferd.wire import frame as f
 from inferd.wire.address import Address
@@ -100,7 +101,7 @@ def test_a_configuration_that_cannot_be_read_changes_nothing(tmp_path: Path) -> 
             status = client.status()["reload"]
             assert status["state"] == "failed" and "toml" not in str(status)
         operator.problem = ""
-        assert answer(peer) == ["max_connections: 4096 → 7"]
+        assert answer(peer) == ["max_connections: 4096 -> 7"]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,22 @@ def test_the_id_of_a_reload_is_its_own(tmp_path: Path) -> None:
         peer.sock.sendall(peer.peer.send(f.RELOAD, request_id=0))
         frame = peer.next()
         assert isinstance(frame.message, Error) and frame.message.reason == "PROTOCOL"
+
+
+def test_who_breaks_the_protocol_while_it_waits_gets_no_answer(tmp_path: Path) -> None:
+    """Its conversation is over, though its last words may still be on their way."""
+    with running(tmp_path, double("Double")) as daemon, RawPeer(daemon.unix_url):
+        Operator(daemon)
+        reloader = daemon.engine.reloader
+        assert reloader is not None
+
+        async def answered() -> bool:
+            (session,) = daemon.engine.sessions
+            session.peer.close()
+            await reloader._answer(session, 7)
+            return bool(session.outbox.parts)
+
+        assert not asyncio.run_coroutine_threadsafe(answered(), daemon._loop).result(60)
 
 
 # ---- limits and tokens
@@ -532,11 +549,83 @@ def test_an_old_worker_whose_last_batch_fails(tmp_path: Path) -> None:
         assert bytes(frames[3].payload or b"") == fp32(-3)
 
 
-def test_reloads_one_after_the_other(tmp_path: Path) -> None:
-    """Asked for at once they come one by one, and the second finds nothing to do."""
+def stuck(nets: Nets, name: str) -> None:
+    """From now on the model never loads."""
+    (nets.folder / f"{name}.py").write_text("import time\ntime.sleep(3600)\n")
+
+
+@pytest.mark.parametrize("by_signal", [False, True])
+def test_a_newer_reload_takes_the_place_of_one_that_still_loads(tmp_path: Path, by_signal: bool) -> None:
+    """It would wait for ever behind a model that hangs; and so would all that come after. One that waits behind the
+    first by a signal sees the same files as the newest."""
+    with running(tmp_path, Nets.file(tmp_path, "net", 2)) as daemon:
+        nets = Nets(daemon, tmp_path)
+        memory = arenas()
+        reloader = daemon.engine.reloader
+        assert reloader is not None
+        stuck(nets, "net")
+        with RawPeer(daemon.unix_url) as first, RawPeer(daemon.unix_url) as second, ThreadPoolExecutor(1) as pool:
+            if by_signal:
+                daemon.ask(reloader.start)
+                daemon.ask(reloader.hung_up)
+            else:
+                told = pool.submit(answer, first)
+            daemon.until(lambda: len(daemon.engine.pool.workers) == 2)
+            if by_signal:
+                daemon.ask(reloader.hung_up)
+            nets.write("net", 3)
+            assert answer(second) == ["model net: replaced"]
+            if not by_signal:
+                problem = told.result(30)
+                assert isinstance(problem, Error)
+                assert problem.message == "nothing was changed: a newer reload took its place"
+        daemon.until(lambda: len(daemon.engine.pool.workers) == 1)
+        assert arenas() == memory
+        daemon.ask(reloader.close)
+
+
+def test_the_newest_of_many_reloads_goes_through(tmp_path: Path) -> None:
+    """Whichever waits behind another that loads does not begin to load when there is a newer one."""
     with running(tmp_path, Nets.file(tmp_path, "net", 2)) as daemon:
         nets = Nets(daemon, tmp_path)
         nets.write("net", 3)
-        with RawPeer(daemon.unix_url) as first, RawPeer(daemon.unix_url) as second, ThreadPoolExecutor(2) as pool:
-            told = list(pool.map(answer, (first, second)))
-        assert sorted(told, key=str) == [["model net: replaced"], []] or told == [[], ["model net: replaced"]]
+
+        async def all_at_once() -> list[Any]:
+            reloader = daemon.engine.reloader
+            assert reloader is not None
+            return await asyncio.gather(*(reloader.reload() for _ in range(4)), return_exceptions=True)
+
+        told = asyncio.run_coroutine_threadsafe(all_at_once(), daemon._loop).result(60)
+        assert [str(each) for each in told[:3]] == ["a newer reload took its place"] * 3
+        assert told[3] == ["model net: replaced"]
+
+
+def test_a_model_that_never_loads_fails_the_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an hour; the old ones go on."""
+    with running(tmp_path, Nets.file(tmp_path, "net", 2)) as daemon:
+        nets = Nets(daemon, tmp_path)
+        before = nets.pids()
+        monkeypatch.setattr(workers, "LONGEST_LOADING_S", 0.1)
+        stuck(nets, "net")
+        with pytest.raises(ModelLoadError, match=r"worker 1 has not loaded its models within \d+ s, and was ended"):
+            nets.reload()
+        daemon.until(lambda: len(daemon.engine.pool.workers) == 1)
+        assert nets.pids() == before
+        with Client(daemon.url) as client:
+            assert client.infer("net", {"x": np.ones(1, np.float32)})["y"].tolist() == [2]
+
+
+def test_a_replacement_that_never_loads_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker died, and the next one hangs where the first did not."""
+    with running(tmp_path, Nets.file(tmp_path, "net", 2)) as daemon:
+        nets = Nets(daemon, tmp_path)
+        (pid,) = nets.pids()
+        stuck(nets, "net")
+        with monkeypatch.context() as patch:
+            patch.setattr(workers, "LEAST_LOADING_S", 0.1)
+            patch.setattr(workers, "PATIENCE", 0.0)
+            os.kill(pid, signal.SIGKILL)
+            daemon.until(lambda: daemon.engine.counters["workers_hung"] == 1)
+        nets.write("net", 3)
+        with Client(daemon.url) as client:
+            assert client.infer("net", {"x": np.ones(1, np.float32)})["y"].tolist() == [3]

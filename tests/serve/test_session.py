@@ -333,3 +333,40 @@ def test_a_long_turn_that_is_over_ages_nobody(engine: Engine, monkeypatch: pytes
 
     assert not ask(1, 60.001)
     assert ask(2, 120.0)
+
+
+def test_one_connection_that_fails_takes_nobodys_answers(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot be written to is cut; who is behind it gets what is prepared."""
+    bad, good = Talk(engine), Talk(engine)
+    engine.sessions |= {bad.session, good.session}
+
+    flush = Session.flush
+
+    def flushed(session: Session, now: float) -> None:
+        if session is bad.session:
+            raise RuntimeError("defect")
+        flush(session, now)
+
+    monkeypatch.setattr(Session, "flush", flushed)
+    for talk in (bad, good):
+        talk.link.written.clear()
+        talk.session.send(f.PONG, request_id=1)
+        engine.answers.dirty.append(talk.session)
+    engine.answers.flush(0.0)
+    assert bad.link.closed and engine.sessions == {good.session}
+    assert not good.link.closed and len(good.link.written) == 1
+    assert engine.counters["connections_cut"] == 1
+
+
+def test_the_house_is_kept_after_a_defect(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round that fails is not the last."""
+    due: list[object] = []
+    monkeypatch.setattr(NoLoop, "call_later", lambda self, delay_s, call: due.append(call), raising=False)
+
+    def broken(now: float) -> None:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(engine.workers, "end_hung", broken)
+    with pytest.raises(RuntimeError):
+        engine._keep_house()
+    assert due == [engine._keep_house]

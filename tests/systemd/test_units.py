@@ -131,6 +131,24 @@ def test_a_users_service_takes_no_drop_ins(tmp_path: Path) -> None:
     assert done.exit_code != 0 and "system service" in str(done.exception) and not list(tmp_path.iterdir())
 
 
+def test_below_a_prefix_nothing_is_started_on_this_machine(tmp_path: Path) -> None:
+    """What is said to do next is done to the image that the files are in."""
+    done = CliRunner().invoke(cli, ["systemd", "install", "--prefix", str(tmp_path)], catch_exceptions=False)
+    following = done.output.partition("Next:\n")[2]
+    assert f"systemctl --root={tmp_path} enable inferd.service" in following and "--now" not in following
+    words = ["systemd", "install", "--user", "--prefix", str(tmp_path)]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert "systemctl" not in done.output.partition("Next:\n")[2]
+
+
+def test_only_the_systems_service_is_warned_of_its_own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's service sees /tmp as the user does."""
+    monkeypatch.setattr(sys, "executable", "/tmp/venv/bin/python")
+    words = ["systemd", "install", "--prefix", str(tmp_path)]
+    assert "PrivateTmp" in CliRunner().invoke(cli, words, catch_exceptions=False).stderr
+    assert "PrivateTmp" not in CliRunner().invoke(cli, [*words, "--user"], catch_exceptions=False).output
+
+
 def test_a_folder_that_is_roots_is_a_sentence(tmp_path: Path) -> None:
     """What cannot be written is named."""
     (tmp_path / "etc").write_text("")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -34,7 +34,11 @@ class Link:
     """The connections that clients share, with their budget for retries."""
 
     def __init__(
-        self, addresses: Sequence[Address], hello: Hello, connect_timeout_ms: float, tls: SSLContext | None = None
+        self,
+        addresses: Sequence[Address],
+        hello: Callable[[], Hello],
+        connect_timeout_ms: float,
+        tls: SSLContext | None = None,
     ) -> None:
         self._tls = tls
         self.budget = RetryBudget()
@@ -131,7 +135,7 @@ class Link:
         self._wake()
 
     async def _connect(self, address: Address, loop: asyncio.AbstractEventLoop) -> Connection:
-        connection = Connection(address, self._hello, loop)
+        connection = Connection(address, self._hello(), loop)
         try:
             async with asyncio.timeout(self._connect_timeout_ms / 1000):
                 if address.path:

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Self
 
@@ -55,9 +55,16 @@ class BaseClient:
             other._max_retries = checked_count("max_retries", max_retries, 0)
         return other
 
-    def _hello(self, token: str | None) -> Hello:
-        """What is said first on each connection."""
-        return Hello(CLIENT_NAME, features=self._features, token=checked_token(self._target.token(token)))
+    def _hello(self, token: str | None) -> Callable[[], Hello]:
+        """Makes what is said first on each connection: anew for each, because the token in a file may have been
+        replaced since the last. Raises ConfigError at once when there is none to show."""
+        target, features = self._target, self._features
+
+        def hello() -> Hello:
+            return Hello(CLIENT_NAME, features=features, token=checked_token(target.token(token)))
+
+        hello()
+        return hello
 
     @property
     def _patience(self) -> int:

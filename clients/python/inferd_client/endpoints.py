@@ -11,6 +11,7 @@ its successor until they are done.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -19,7 +20,7 @@ from inferd.errors import RequestError
 from inferd.wire.address import Address
 from inferd_client.call import Call
 from inferd_client.core import Conversation
-from inferd_client.retry import backoff_s
+from inferd_client.retry import asked_pause_s, backoff_s
 
 # A connection that lived this long was a good one: it is dialled again without a pause.
 GOOD_CONNECTION_S = 2.0
@@ -71,8 +72,7 @@ class Endpoint(Generic[C]):
         self.dialing = False
         self.failures += 1
         self.problem = problem
-        after_ms = getattr(problem, "retry_after_ms", None) or 0.0
-        self.not_before = now + after_ms / 1000 + self._backoff_s(jitter)
+        self.not_before = now + asked_pause_s(problem) + self._backoff_s(jitter)
 
     def retire(self, now: float, jitter: float) -> None:
         """Takes note that the connection has ended, if it has."""
@@ -173,9 +173,17 @@ class Endpoints(Generic[C]):
 
     @property
     def problem(self) -> Exception | None:
-        """Why the last attempts failed: one of them that a wait can help, if there is one."""
+        """Why the last attempts failed: one of them that a wait can help, if there is one. If no connection was to be
+        had at several addresses, its message names each."""
         problems = [endpoint.problem for endpoint in self.all if endpoint.problem is not None]
-        return min(problems, key=lambda problem: not getattr(problem, "retryable", False), default=None)
+        first = min(problems, key=lambda problem: not getattr(problem, "retryable", False), default=None)
+        unreachable = [each for each in problems if isinstance(each, RequestError) and each.reason == "CONNECT_FAILED"]
+        if len(unreachable) < 2 or not isinstance(first, RequestError) or first not in unreachable:
+            return first
+        whole = copy.copy(first)
+        whole.message = "; ".join(each.message for each in unreachable)
+        whole.__cause__ = first
+        return whole
 
     def connections(self) -> list[C]:
         """All of them, those that are leaving too."""

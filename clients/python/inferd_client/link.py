@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -41,7 +41,11 @@ class Link:
     """The connections that clients share, with their budget for retries."""
 
     def __init__(
-        self, addresses: Sequence[Address], hello: Hello, connect_timeout_ms: float, tls: SSLContext | None = None
+        self,
+        addresses: Sequence[Address],
+        hello: Callable[[], Hello],
+        connect_timeout_ms: float,
+        tls: SSLContext | None = None,
     ) -> None:
         self._tls = tls
         self._addresses = addresses
@@ -131,11 +135,12 @@ class Link:
     def _connect(self, address: Address) -> Connection:
         timeout_s = max(self._connect_timeout_ms / 1000, 0.001)  # no time at all would mean: do not wait for it
         deadline = monotonic() + timeout_s
+        hello = self._hello()
         try:
             sock = dial(address, timeout_s, self._tls)
         except OSError as error:
             raise connect_failed(address, error) from error
-        connection = Connection(sock, address, self._hello)
+        connection = Connection(sock, address, hello)
         if not connection.greet(deadline):
             problem = f"no WELCOME within {self._connect_timeout_ms:g} ms"
             raise make("CONNECT_FAILED", address=address, problem=problem)

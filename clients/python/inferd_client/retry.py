@@ -11,6 +11,7 @@ carries no id that would be the same in both attempts; there is nothing that a s
 
 from __future__ import annotations
 
+import math
 from threading import Lock
 
 from inferd.errors import InferdError
@@ -22,6 +23,10 @@ MAX_RETRIES = 2
 MIN_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
+# What is obeyed of a server's retry_after_ms at most. Overload passes within seconds; a longer time is a mistake, or
+# keeps the client away for good, and one attempt a minute burdens no server.
+MAX_RETRY_AFTER_S = 60.0
+
 # Retryable as far as the protocol goes, but the server has tried these twice itself, and each time it cost it a worker;
 # unless it says when to come back: then there was no worker to try with.
 TRIED_BY_THE_SERVER = frozenset({"WORKER_LOST"})
@@ -30,6 +35,15 @@ TRIED_BY_THE_SERVER = frozenset({"WORKER_LOST"})
 def backoff_s(attempt: int, jitter: float) -> float:
     """The pause before attempt number `attempt` (from 0) to do something again; `jitter` is random, from 0 to 1."""
     return min(MIN_BACKOFF_S * (1 << min(attempt, 10)), MAX_BACKOFF_S) * jitter
+
+
+def asked_pause_s(problem: Exception) -> float:
+    """How long a server has asked to be left alone, as far as that is obeyed; 0 if it has not, or with no number that
+    is a time."""
+    after_ms = getattr(problem, "retry_after_ms", None)
+    if after_ms is None or not math.isfinite(after_ms) or after_ms < 0:
+        return 0.0
+    return min(float(after_ms) / 1000, MAX_RETRY_AFTER_S)
 
 
 class RetryBudget:
@@ -67,13 +81,14 @@ def retry_after_s(
 ) -> float | None:
     """How long to wait before a call that failed with `error` after `retries` retries is sent again; None: it is not.
 
-    `left_s` is what is left of the call's time. A server's own word on when to come back is obeyed, and spread.
+    `left_s` is what is left of the call's time. A server's own word on when to come back is obeyed (up to
+    MAX_RETRY_AFTER_S), and spread.
     """
     if not error.retryable or retries >= max_retries:
         return None
     if error.reason in TRIED_BY_THE_SERVER and error.retry_after_ms is None:
         return None
-    pause_s = (error.retry_after_ms or 0.0) / 1000 + backoff_s(retries, jitter)
+    pause_s = asked_pause_s(error) + backoff_s(retries, jitter)
     if pause_s >= left_s or not budget.spend():
         return None
     return pause_s

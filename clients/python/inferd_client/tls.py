@@ -15,6 +15,8 @@ from inferd.errors import ConfigError, RequestError, make
 from inferd.wire.address import Address
 from inferd_client.codec import Buffer
 
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+NAME_MISMATCH = (62, 64)
 # What one record holds.
 RECORD_BYTES = 16 * 1024
 
@@ -40,6 +42,10 @@ def client_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSL
         try:
             context.load_cert_chain(cert, key, lambda: "")
         except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise ConfigError(
+                    f"cert {cert} and key {key or cert} do not belong together: the key is another certificate's"
+                ) from error
             raise ConfigError(
                 f"cert {cert} and key {key or cert}: they are no PEM of a certificate and its private key, unencrypted "
                 f"({_plain(error)})"
@@ -51,7 +57,16 @@ def handshake_failed(address: Address, error: OSError) -> RequestError | None:
     """What went wrong in a handshake; None if it was not TLS. A certificate that is not trusted is not worth a retry,
     a connection that ended is."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        problem = f"its certificate is not trusted ({error.verify_message}); name who has signed it with ca=…"
+        if error.verify_code in NAME_MISMATCH:
+            problem = (
+                f"its certificate is not for {address.host} ({error.verify_message}), which ca=… cannot change; use a "
+                "name that is in the certificate, or have one made for this name"
+            )
+        else:
+            problem = (
+                f"its certificate is not trusted ({error.verify_message}); name who has signed it with ca=… or in "
+                "INFERD_CA"
+            )
         return make("TLS", address=address, problem=problem)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionResetError | BrokenPipeError):
         problem = "the connection was closed during the TLS handshake; is it inferds:// that is spoken there?"

@@ -42,6 +42,7 @@ class Target:
         where, _, query = text.partition("?")
         self.addresses = parse_addresses(where)
         self._options = _parse_options(query)
+        self._token_file = self._options.get("token_file") or os.environ.get("INFERD_TOKEN_FILE")
 
     def timeout_ms(self, name: str, argument: float | None, default: float) -> float:
         """The option `name` in milliseconds: the argument, or what the URL or $INFERD_… say. Raises ConfigError."""
@@ -59,11 +60,10 @@ class Target:
             raise ConfigError(f"{where} is {text!r}: it must be a number of milliseconds") from error
 
     def token(self, argument: str | None) -> str | None:
-        """The token to show: the argument ("": none at all), or what the token file holds. Raises ConfigError."""
+        """The token to show: the argument ("": none at all), or what the token file holds now. Raises ConfigError."""
         if argument is not None:
             return argument
-        path = self._options.get("token_file") or os.environ.get("INFERD_TOKEN_FILE")
-        return read_token(path) if path else None
+        return read_token(self._token_file) if self._token_file else None
 
     def tls(self, ca: str | None, cert: str | None, key: str | None) -> SSLContext | None:
         """Whom to trust and what to show, from the arguments or $INFERD_CA, $INFERD_CERT and $INFERD_KEY; None when no
