@@ -9,8 +9,9 @@ daemon has to end it; 200 connections send half a frame and are reset; SIGHUP. O
 processes are looked at from outside.
 
 Fails if an answer was wrong, an error came (but for a request whose workers were killed twice), a caller hung or lost
-its connection, the daemon grows by more than 1 MiB a minute in the second half, or anything is not back at its baseline
-in the end. Workers live too short for a slope of their own; theirs is reported.
+its connection, the daemon grows by more than 1 MiB a minute in the second half of a run of four minutes or more, or
+anything is not back at its baseline in the end. (In a shorter one that is warming up: 2.2 MiB a minute in the second
+half of 100 s, 0.04 in that of 300 s.) Workers live too short for a slope of their own; theirs is reported.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ SLOW_BUFFER_BYTES = 4096
 WARM_UP_S = 10.0
 GROWTH_LIMIT_MIB = 16
 SLOPE_LIMIT_MIB_PER_MIN = 1.0
+TELLING_S = 240.0
 FAULTS = ("kill", "kill", "pause", "freeze", "storm", "reload")
 STORM_CONNECTIONS = 200
 REST_TIMEOUT_S = 20.0
@@ -348,7 +350,8 @@ def mistakes(found: dict[str, Any]) -> list[str]:
     grown_mib = after["daemon_mib"] - before["daemon_mib"]
     wrong += [f"the daemon has grown by {grown_mib:.1f} MiB"] * (grown_mib > GROWTH_LIMIT_MIB)
     slope = found["slope_mib_per_min"]["daemon"]
-    wrong += [f"the daemon grows by {slope} MiB/min"] * (slope > SLOPE_LIMIT_MIB_PER_MIN)
+    if found["seconds"] >= TELLING_S:
+        wrong += [f"the daemon grows by {slope} MiB/min"] * (slope > SLOPE_LIMIT_MIB_PER_MIN)
     return wrong
 
 
