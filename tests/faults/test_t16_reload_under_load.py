@@ -103,7 +103,7 @@ def test_a_broken_file_changes_nothing(world: World) -> None:
         assert caller.call().outcome == "RESULT"
     shutil.copy(MODELS, model)
     done = reload()
-    assert done.returncode == 0 and done.stdout == "max_connections: 1000 → 7\n", done
+    assert done.returncode == 0 and done.stdout == "max_connections: 1000 -> 7\n", done
     done = reload()
     assert done.returncode == 0 and done.stdout == "nothing has changed\n"
     assert served.status()["reload"]["state"] == "nothing changed"

@@ -86,11 +86,13 @@ def serving(folder: Path, *words: str) -> Iterator[Served]:
         subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         assert process.stdout is not None
-        ready = next((line for line in process.stdout if "is ready" in line), "")
-        assert ready, (folder / "log").read_text()
-        yield Served(process, int(ready.split()[-1].rpartition(":")[2]), url)
-        process.terminate()
-        process.wait(20)
+        try:
+            ready = next((line for line in process.stdout if "is ready" in line), "")
+            assert ready, (folder / "log").read_text()
+            yield Served(process, int(ready.split()[-1].rpartition(":")[2]), url)
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 class Page:

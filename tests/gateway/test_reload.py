@@ -45,9 +45,9 @@ def test_origins_change_without_a_new_gateway(tmp_path: Path) -> None:
         async with page(served) as there:
             await there.greet()
             assert served.ask("GET", "/v2", Origin="https://demo.example").status == 403
-            assert edit('[web]\norigins = ["https://demo.example"]\n') == ["web_origin: none → https://demo.example"]
+            assert edit('[web]\norigins = ["https://demo.example"]\n') == ["web_origin: none -> https://demo.example"]
             assert served.ask("GET", "/v2", Origin="https://demo.example").status == 200
-            assert edit("") == ["web_origin: https://demo.example → none"]
+            assert edit("") == ["web_origin: https://demo.example -> none"]
             assert served.ask("GET", "/v2", Origin="https://demo.example").status == 403
             await there.send(1, "double", ONE)
             assert (await there.next()).type == f.RESULT
@@ -66,7 +66,7 @@ def test_tokens_change_for_the_next_request(tmp_path: Path) -> None:
         async with page(served) as there:
             await there.greet()
             assert served.infer("double", X).status == 200
-            assert edit(f'[auth]\ntokens = "{tokens}"\n') == [f"tokens: none → {tokens}"]
+            assert edit(f'[auth]\ntokens = "{tokens}"\n') == [f"tokens: none -> {tokens}"]
             assert served.infer("double", X).status == 401
             body = {"inputs": [X]}
             path = "/v2/models/double/infer"
@@ -77,7 +77,7 @@ def test_tokens_change_for_the_next_request(tmp_path: Path) -> None:
             async with page(served) as late:
                 frame = await late.greet()
                 assert isinstance(frame.message, Error) and frame.message.reason == "TOKEN"
-            assert edit("") == [f"tokens: {tokens} → none"]
+            assert edit("") == [f"tokens: {tokens} -> none"]
             assert served.infer("double", X).status == 200
 
     with_file(tmp_path, test)
