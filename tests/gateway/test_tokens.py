@@ -90,8 +90,13 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_only_this_machine_gets_in_without_tokens() -> None:
     """An address beyond loopback needs tokens, or the word that it is meant."""
-    for text in ("0.0.0.0:80", "192.0.2.1:7480", "[::]:7480", "box.example:80"):
-        with pytest.raises(ConfigError, match="--tokens FILE"):
+    for text, problem in {
+        "0.0.0.0:80": "--tokens FILE",
+        "192.0.2.1:7480": "--tokens FILE",
+        "[::]:7480": "--tokens FILE",
+        "box.invalid:80": "knows no host 'box.invalid'",
+    }.items():
+        with pytest.raises(ConfigError, match=problem):
             Settings(web=web_address(text)).check()
         Settings(web=web_address(text), tokens="file").check()
         Settings(web=web_address(text), insecure_no_auth=True).check()
