@@ -410,7 +410,7 @@ def test_a_model_is_replaced_under_load(tmp_path: Path) -> None:
             daemon.until(lambda: len(daemon.engine.pool.workers) == 1 and not daemon.engine.sessions)
             descriptors.append(len(os.listdir("/proc/self/fd")))
         assert not nets.pids() & before
-        assert arenas() == memory
+        assert arenas() <= memory  # fewer: another daemon's of this process had still to go
         assert descriptors[2] <= descriptors[0]
         with Client(daemon.url) as client:
             [model] = client.status()["models"]
@@ -473,7 +473,7 @@ def test_a_model_that_does_not_load_changes_nothing(tmp_path: Path) -> None:
             daemon.until(lambda: 3.0 in answers)
         assert set(answers) == {2.0, 3.0}
         daemon.until(lambda: len(daemon.engine.pool.workers) == 1)
-        assert arenas() == memory
+        assert arenas() <= memory  # fewer: another daemon's of this process had still to go
 
 
 def test_who_waits_moves_to_the_new_model(tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_a_newer_reload_takes_the_place_of_one_that_still_loads(tmp_path: Path, 
                 assert isinstance(problem, Error)
                 assert problem.message == "nothing was changed: a newer reload took its place"
         daemon.until(lambda: len(daemon.engine.pool.workers) == 1)
-        assert arenas() == memory
+        assert arenas() <= memory  # fewer: another daemon's of this process had still to go
         daemon.ask(reloader.close)
 
 
