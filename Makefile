@@ -20,7 +20,7 @@ serve: venv     ## the daemon on the built-in models, with the page at http://12
 	@exec $(BIN)/inferd serve --web
 
 test: venv      ## every test but the faults, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --ignore tests/faults
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/faults
 
 lint: venv      ## ruff
 	$(BIN)/ruff check .
@@ -54,7 +54,7 @@ fuzz-live: venv ## FRAMES=100000 mutated frames at a live daemon (4 minutes; 100
 	$(BIN)/python -m tests.fuzz.live --frames $(or $(FRAMES),100000)
 
 faults-short: venv  ## a short form of every fault (about 2 minutes)
-	$(BIN)/python -m pytest -n 2 tests/faults
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/faults
 
 faults: venv    ## every fault of the catalogue into a real daemon, one line each (about 10 minutes; ROWS="T7 T15")
 	$(BIN)/python -m tests.faults $(ROWS)
