@@ -18,7 +18,7 @@ from inferd.errors import ConfigError, ProtocolError, RequestError, make
 from inferd.serve import credentials
 from inferd.serve.doors import Doors
 from inferd.serve.engine import Engine
-from inferd.serve.origin import origin
+from inferd.serve.origin import LOOPBACK, origin
 from inferd.serve.outbox import COPY_BYTES
 from inferd.serve.session import MAX_IGNORED_BYTES, Session
 from inferd.serve.tls import Channel
@@ -85,15 +85,15 @@ class Connection(asyncio.BufferedProtocol):
             if not credentials.may_connect(sock, settings.allow_uids, settings.allow_gids):
                 self._refuse(make("PEER", user=_user(whose)))
                 return
+        whom = _owner(whose, peer)
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            is_far = not Address(host=peer[0]).is_loopback if peer else True
-            for option, value in TCP_OPTIONS + (FAR_TCP_OPTIONS if is_far else ()):
+            for option, value in TCP_OPTIONS + (FAR_TCP_OPTIONS if whom != LOOPBACK else ()):
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         # `resume_writing` comes when all is sent: that is when views of an arena are no longer needed. Writes of
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
-        owner = engine.holdings.client(_owner(whose, peer))
+        owner = engine.holdings.client(whom)
         # Who may open an ordinary Unix socket is the file system's to say. It is not known by its peer's name: a TCP
         # connection that was reset before it was accepted has none either, and what it sent can still be read.
         shows_token = self._trusted or not is_unix
