@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,11 @@ from .settings import SETTINGS, Contradiction, Settings
 
 DEFAULT = "default"
 _LINE = re.compile(r":(\d+)(:\d+)?$")
+# What `inferd serve` reads beside the settings.
+_OTHERS = ("INFERD_CONFIG", "INFERD_EXECUTOR")
+# How near a name that nobody knows must be to a known one to be taken for it. There are others that are meant for
+# somebody else: the client's, and INFERD_PORT and the like, which Kubernetes makes for a service called inferd.
+_NEAR = 0.75
 # What looks into the files that settings name.
 Look = Callable[[Settings], Iterable[Contradiction]]
 
@@ -73,6 +79,7 @@ class _Reading:
             self._wrong |= self._file.wrong
         for setting in SETTINGS.values():
             self._read(setting)
+        self._misspelt()
         self._models()
 
     def finish(self, look: Look) -> Configuration:
@@ -105,6 +112,17 @@ class _Reading:
             except ConfigError as error:
                 self._mistakes.append(Mistake("", str(error)))
                 self._wrong.add(name)
+
+    def _misspelt(self) -> None:
+        """Variables that were meant for settings, and would be ignored: perhaps one that was to keep others out."""
+        known = {name.removeprefix("INFERD_"): name for name in [*(s.variable for s in SETTINGS.values()), *_OTHERS]}
+        for name in sorted(self._sources.environment):
+            word = name.removeprefix("INFERD_")
+            if word == name or word in known or not self._sources.environment[name]:
+                continue
+            if near := difflib.get_close_matches(word, known, n=1, cutoff=_NEAR):
+                sentence = f"no setting has the variable {name}; did you mean {known[near[0]]}?"
+                self._mistakes.append(Mistake("", sentence))
 
     def _models(self) -> None:
         """The command line's, or else the file's, or else the built-in ones."""

@@ -7,7 +7,7 @@ and by its class. With equal deadlines and one client that is first come, first 
 from __future__ import annotations
 
 import bisect
-from collections import deque
+import heapq
 from collections.abc import Hashable, Iterator
 from itertools import accumulate, islice
 from typing import Generic, TypeVar
@@ -99,7 +99,7 @@ class Lane(Generic[T]):
         self.arrivals = 0  # rows since the last batch, with those refused at the header
         self.rate = 0.0  # rows a second, of late
         self._counted_at = float("-inf")
-        self._patient: deque[T] = deque()
+        self._patient: list[tuple[float, int, T]] = []  # a heap: by when they are due
         self._batches = 0
         self._plans: list[float] = []
         self._plans_of: tuple[int, int] = (-1, 0)
@@ -126,9 +126,10 @@ class Lane(Generic[T]):
         else:
             bisect.insort(entries, entry, lo=self._start)
         if ticket.priority > 0.0 or ticket.due is None:
-            self._patient.append(ticket)
             if len(self._patient) > 2 * self.count + SWEEP:
-                self._patient = deque(waiting for waiting in self._patient if waiting.in_lane)
+                self._patient = [entry for entry in self._patient if entry[2].in_lane]
+                heapq.heapify(self._patient)
+            heapq.heappush(self._patient, (ticket.arrived + ticket.budget, number, ticket))
         self.count += 1
         self.rows += ticket.rows
 
@@ -169,11 +170,11 @@ class Lane(Generic[T]):
         return (bisect.bisect_left(self._entries, (key,), lo=self._start) - self._start) * self.rows / entries
 
     def first_patient(self) -> T | None:
-        """The oldest of those who let all others pass: of the batch class, or without a deadline."""
+        """Of those who let all others pass (of the batch class, or without a deadline) who has the least time left."""
         patient = self._patient
-        while patient and not patient[0].in_lane:
-            patient.popleft()
-        return patient[0] if patient else None
+        while patient and not patient[0][2].in_lane:
+            heapq.heappop(patient)
+        return patient[0][2] if patient else None
 
     # ---- how many together
 
@@ -234,8 +235,8 @@ class Lane(Generic[T]):
         return best
 
     def floor(self) -> T | None:
-        """Whom this batch takes along, although others are more urgent: one in FLOOR_EVERY batches takes the oldest
-        patient ticket."""
+        """Whom this batch takes along, although others are more urgent: one in FLOOR_EVERY batches takes a patient
+        ticket."""
         return self.first_patient() if self._patient and self._batches % FLOOR_EVERY == 0 else None
 
     def congested(self, now: float) -> bool:

@@ -86,6 +86,18 @@ def test_a_list_in_a_variable_is_divided_by_blanks() -> None:
     assert read(said).settings.devices == ("cpu",) and read(said).settings.allow_uids == (7, 8)
 
 
+def test_a_variable_that_is_misspelt_is_told() -> None:
+    """It may be the one that keeps others out. Those of the client, and Kubernetes' for its services, are not meant."""
+    for name, meant in (("INFERD_TOKEN", "INFERD_TOKENS"), ("INFERD_TLS_CLIENT_CERT", "INFERD_TLS_CLIENT_CA")):
+        with pytest.raises(Mistaken, match=f"^no setting has the variable {name}; did you mean {meant}[?]$"):
+            read(Sources(environment={name: "x"}))
+        read(Sources(environment={name: ""}))
+    for name in ("URL", "TOKEN_FILE", "CA", "CERT", "KEY", "TIMEOUT_MS", "CONNECT_TIMEOUT_MS", "CONFIG", "EXECUTOR"):
+        read(Sources(environment={f"INFERD_{name}": "x"}))
+    for name in ("SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_7433_TCP", "PORT_7433_TCP_ADDR"):
+        read(Sources(environment={f"INFERD_{name}": "x"}))
+
+
 def test_models_of_the_command_line_take_the_place_of_the_files(tmp_path: Path) -> None:
     """--set changes either."""
     path = tmp_path / "inferd.toml"

@@ -146,18 +146,27 @@ def test_waiting_for_a_batch_is_no_standing_queue() -> None:
         assert not one.standing(ticket, n * 0.01 + 0.060, 0.069)
 
 
-def test_the_oldest_patient_ticket_is_taken_along_now_and_then() -> None:
-    """One in eight batches has one of those that all others may pass."""
+def test_a_patient_ticket_is_taken_along_now_and_then() -> None:
+    """One in eight batches has one of those that all others may pass: the one with the least time left."""
     one = lane()
     gone = add(one, 9.0, 0, due=None)
     kept = add(one, 9.5, 1, due=None)
     add(one, 1.0, 2)
     leave(one, gone)
-    took = []
-    for _ in range(32):
-        one.best(1)
-        took.append(one.floor())
+
+    def taken() -> list[Ticket | None]:
+        took = []
+        for _ in range(32):
+            one.best(1)
+            took.append(one.floor())
+        return took
+
+    took = taken()
     assert took.count(kept) == 4 and took.count(None) == 28
+    hurried = Ticket("a", 1, 64, 64, 5.0, priority=1.0)
+    hurried.in_lane = True
+    one.add(hurried, 3)
+    assert taken().count(hurried) == 4
 
 
 def test_order_survives_the_compaction_of_a_long_queue() -> None:

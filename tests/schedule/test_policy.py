@@ -296,6 +296,27 @@ def test_deadlines_still_count_between_clients() -> None:
     assert batch is not None and batch.tickets[:5] == urgent
 
 
+def test_who_says_nothing_is_not_before_who_has_the_clients_default() -> None:
+    """Two large requests at a time without a deadline, for a minute: one with 30 s, which came last, is the next but
+    one."""
+    one = scheduler()
+    loud, calm = Client("loud"), Client("calm")
+    large = (64 * BETA + ALPHA) * 4
+    now, mine = 0.0, None
+    fill(one, 2, now, deadline=None, rows=256, client=loud)
+    for turn in range(200):
+        if turn == 100:
+            [mine] = fill(one, 1, now, deadline=30.0, client=calm)
+        batch = one.take(now).batch
+        assert batch is not None
+        if mine is not None and mine in batch.tickets:
+            break
+        now += large
+        one.settle(batch, now, large)
+        fill(one, 1, now, deadline=None, rows=256, client=loud)
+    assert turn <= 102
+
+
 def test_what_did_not_run_is_not_charged() -> None:
     """A client who withdrew a thousand requests is where he was."""
     one = scheduler()
