@@ -54,7 +54,7 @@ def round_of(requests: int, lanes: int, seed: int) -> float:
             arrive(done + number)
         for ticket in batch.tickets:
             window.waited(batch.started_at - ticket.arrived, ticket.budget, now)
-        scheduler.settle(batch, now, now - batch.started_at)
+        scheduler.settle(batch, now - batch.started_at)
         done += len(batch.tickets)
     took = time.perf_counter() - started
     assert scheduler.queued > QUEUE * 0.9, scheduler.queued

@@ -17,6 +17,12 @@ from inferd.schedule.ticket import ORDER_BUDGET_S, Ticket
 
 T = TypeVar("T", bound=Ticket)
 
+# While requests are being refused, a batch may take so much of a head's budget: larger batches serve more of them.
+GREEDY = 0.85
+# How long after a refusal a lane counts as overloaded, in budgets.
+OVERLOADED_FOR = 2.0
+# How long after a refusal a lane counts as overloaded, in budgets.
+OVERLOADED_FOR = 2.0
 # CoDel (Nichols and Jacobson, ACM Queue 10(5), 2012) for tickets with neither deadline nor objective: queueing longer
 # than the target for all of an interval is a standing queue. As in servers that cannot count on senders to slow down
 # (Maurer, "Fail at Scale", ACM Queue 13(8), 2015), all that have waited longer are then refused, until none has: one
@@ -203,6 +209,14 @@ class Lane(Generic[T]):
     def target(self, seconds: float) -> int:
         """`fitting`, but at least one."""
         return max(1, self.fitting(seconds))
+
+    def wanted(self, budget: float, lanes: int, now: float) -> int:
+        """B*: the batch to aim at for a head of that budget, with so many lanes at work."""
+        if not self.latency.known:
+            return self.largest
+        if now - self.dropped_at < OVERLOADED_FOR * budget:
+            return self.target(GREEDY * budget)
+        return self.target(budget / (lanes + 1))
 
     def count_arrivals(self, now: float) -> None:
         """A batch begins: how many came since the one before says how many will come until the next."""

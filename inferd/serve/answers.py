@@ -13,7 +13,6 @@ from inferd import log
 from inferd.config import MIB
 from inferd.errors import CATALOGUE, InvalidArgument, RequestError, make
 from inferd.schedule.batch import Batch
-from inferd.schedule.scheduler import REPLY_MARGIN_S
 from inferd.serve import report
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import overloaded, too_late
@@ -21,6 +20,8 @@ from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
 from inferd.wire.messages import with_timing
 
+# What a reply needs between the end of its batch and its socket, in seconds, until writing them has been measured.
+REPLY_MARGIN_S = 0.0005
 # How much of the estimate of what writing a batch's answers takes is from the last batch.
 REPLY_GAIN = 0.1
 # What a worker finds wrong with a request's values, in sentences of the catalogue.

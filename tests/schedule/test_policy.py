@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inferd.schedule.known as known
+from inferd.schedule.admission import LANES_LOOKED_AT, PROBE_AFTER
 from inferd.schedule.known import MAX_LATENCIES
 from inferd.schedule.lane import FLOOR_EVERY
-from inferd.schedule.scheduler import LANES_LOOKED_AT, PROBE_AFTER, Scheduler
+from inferd.schedule.scheduler import Scheduler
 from inferd.schedule.ticket import Client, State, Ticket
 
 ALPHA, BETA = 0.005, 0.001
@@ -51,7 +52,7 @@ def lane_batch(one: Scheduler[Ticket], now: float, rows: int) -> None:
     fill(one, rows, now, deadline=None)
     batch = one.take(now).batch
     assert batch is not None
-    one.settle(batch, now, ALPHA + BETA * batch.rows)
+    one.settle(batch, ALPHA + BETA * batch.rows)
 
 
 def had_a_batch(one: Scheduler[Ticket]) -> None:
@@ -78,7 +79,7 @@ def test_an_idle_device_refuses_nobody(seconds: float, deadline: float, batches:
         batch = one.take(now, "idle").batch
         assert batch is not None
         now += seconds
-        one.settle(batch, now, seconds)
+        one.settle(batch, seconds)
     lone = ticket(now, deadline)
     assert one.admit(lone, now) is None
     one.submit(lone, now)
@@ -141,7 +142,7 @@ def test_after_a_while_of_refusals_something_runs_again() -> None:
     fill(one, 1, 0.0)
     first = one.take(0.0, "idle").batch
     assert first is not None
-    one.settle(first, 0.1, 0.1)
+    one.settle(first, 0.1)
     busy_with = fill(one, 1, 0.1, deadline=10.0, lane="b")
     other = one.take(0.1, "idle").batch
     assert other is not None and other.tickets == busy_with
@@ -150,7 +151,7 @@ def test_after_a_while_of_refusals_something_runs_again() -> None:
     probe = ticket(later + 0.11)
     assert one.admit(probe, later + 0.11) is None
     one.submit(probe, later + 0.11)
-    one.settle(other, later + 0.11, 0.1)
+    one.settle(other, 0.1)
     batch = one.take(later + 0.111).batch
     assert batch is not None and batch.tickets == [probe]
 
@@ -163,7 +164,7 @@ def test_admission_looks_at_so_many_lanes_only() -> None:
     for name in names:
         one.known.teach(name, [(1, 0.006), (64, 0.069)])
         fill(one, 1, 0.0, deadline=0.9, lane=name)
-    assert len(one._lanes) > LANES_LOOKED_AT
+    assert len(one._queue.lanes) > LANES_LOOKED_AT
     assert one.admit(ticket(0.0, 1.0), 0.0) is not None
     assert one.admit(ticket(0.0, 0.8), 0.0) is None
     assert one.admit(ticket(0.0, 30.0), 0.0) is None
@@ -172,13 +173,13 @@ def test_admission_looks_at_so_many_lanes_only() -> None:
 def counted(one: Scheduler[Ticket], monkeypatch: pytest.MonkeyPatch) -> list[Ticket]:
     """The tickets whose admission was worked out, not taken from one like them."""
     worked_out: list[Ticket] = []
-    forecast = one._forecast
+    forecast = one._admission._forecast
 
     def counting(ticket: Ticket, *rest: object) -> float | None:
         worked_out.append(ticket)
         return forecast(ticket, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(one, "_forecast", counting)
+    monkeypatch.setattr(one._admission, "_forecast", counting)
     return worked_out
 
 
@@ -208,7 +209,7 @@ def test_what_admission_found_ends_with_the_batch(monkeypatch: pytest.MonkeyPatc
     fill(one, 1, 0.0)
     assert one.admit(ticket(0.0, 0.020), 0.0) is not None
     worked_out = counted(one, monkeypatch)
-    one.settle(batch, 0.001, 0.001)
+    one.settle(batch, 0.001)
     one.admit(ticket(0.001, 0.020), 0.001)
     assert len(worked_out) == 1
 
@@ -259,7 +260,7 @@ def test_batch_work_is_taken_along() -> None:
         assert batch is not None
         done += sum(each in patient for each in batch.tickets)
         now += ALPHA + BETA * batch.rows
-        one.settle(batch, now, ALPHA + BETA * batch.rows)
+        one.settle(batch, ALPHA + BETA * batch.rows)
     assert done == 3
 
 
@@ -312,7 +313,7 @@ def test_who_says_nothing_is_not_before_who_has_the_clients_default() -> None:
         if mine is not None and mine in batch.tickets:
             break
         now += large
-        one.settle(batch, now, large)
+        one.settle(batch, large)
         fill(one, 1, now, deadline=None, rows=256, client=loud)
     assert turn <= 102
 
@@ -323,7 +324,7 @@ def test_what_did_not_run_is_not_charged() -> None:
     client = Client("a")
     for each in fill(one, 1000, 0.0, deadline=1.0, client=client):
         one.withdraw(each)
-    assert client.tag == pytest.approx(0.0, abs=1e-9) and client.queued == 0 and one._backlogged == 0
+    assert client.tag == pytest.approx(0.0, abs=1e-9) and client.queued == 0 and one._queue.shares.backlogged == 0
 
 
 def test_who_comes_back_from_idle_has_saved_up_nothing() -> None:
@@ -378,7 +379,7 @@ def test_the_heap_of_expiries_does_not_grow_with_what_is_over() -> None:
         each = ticket(0.0, 3600.0)
         one.submit(each, 0.0)
         one.withdraw(each)
-    assert len(one._expiry) <= 1100
+    assert len(one._queue._expiry) <= 1100
 
 
 def test_out_of_memory_is_remembered() -> None:
@@ -392,7 +393,7 @@ def test_out_of_memory_is_remembered() -> None:
     assert [half.tickets for half in halves if half is not None] == [order[:32], order[32:]]
     for half in halves:
         assert half is not None
-        one.settle(half, 0.1, 0.037)
+        one.settle(half, 0.037)
     fill(one, 64, 0.2, deadline=None)
     fill(one, 64, 0.2, deadline=None, lane="b")
     assert sorted(one.take(0.2).batch.rows for _ in range(3)) == [32, 32, 64]  # type: ignore[union-attr]
@@ -418,7 +419,7 @@ def test_memory_is_bounded_against_callers_who_invent_shapes() -> None:
             batch = one.take(now).batch
             assert batch is not None
             if batch.tickets == hot:
-                one.settle(batch, now + 0.1, 0.1)
+                one.settle(batch, 0.1)
             else:
                 one.out_of_memory(batch)
     assert len(one.known.latencies) <= MAX_LATENCIES and len(one.known._ceilings) <= MAX_LATENCIES + 1
@@ -446,7 +447,7 @@ def test_more_is_tried_again_when_memory_may_be_free(monkeypatch: pytest.MonkeyP
         batch = one.take(0.0).batch
         assert batch is not None
         if batch.rows <= fails_above:
-            one.settle(batch, 0.0, ALPHA + BETA * batch.rows)
+            one.settle(batch, ALPHA + BETA * batch.rows)
             return batch.rows
         rows = batch.rows
         one.out_of_memory(batch)
@@ -487,7 +488,7 @@ def test_devices_at_rest_share_a_burst() -> None:
     first, second = one.take(0.0).batch, one.take(0.0).batch
     assert first is not None and second is not None and first.rows == second.rows == 8
     fill(one, 16, 0.0, deadline=None)
-    one.settle(first, 0.013, 0.013)
+    one.settle(first, 0.013)
     third = one.take(0.013).batch
     assert third is not None and third.rows == 16
 
@@ -515,7 +516,7 @@ def test_a_request_that_never_fits_does_not_make_the_others_run_alone() -> None:
         if greedy in batch.tickets:
             guilty = one.out_of_memory(batch)
         else:
-            one.settle(batch, 0.1, 0.037)
+            one.settle(batch, 0.037)
     assert guilty is greedy
     fill(one, 64, 1.0, deadline=None)
     batch = one.take(1.0).batch

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.schedule.batch import Batch
-from inferd.schedule.scheduler import LEAD, Scheduler
+from inferd.schedule.scheduler import Scheduler
+from inferd.schedule.shares import LEAD
 from inferd.schedule.ticket import Client, State, Ticket
 
 

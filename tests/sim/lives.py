@@ -66,8 +66,9 @@ def life(seed: int) -> World:
     assert max(runs.values(), default=0) <= 16
     # Nothing is kept of what is over.
     scheduler = world.scheduler
-    assert not scheduler._lanes and not scheduler._running and not scheduler._again
-    assert scheduler._backlogged == 0 and abs(scheduler._backlog) < 1e-9
+    queue = scheduler._queue
+    assert not queue.lanes and not scheduler._devices.running and not scheduler._again
+    assert queue.shares.backlogged == 0 and abs(queue.backlog) < 1e-9
     assert all(client.queued == 0 for client in world._clients.values())
     return world
 

@@ -237,7 +237,7 @@ class World:
         scheduler, outcome = self.scheduler, self.outcome
         fate = self.fate(batch)
         if fate == "done":
-            scheduler.settle(batch, now, now - batch.started_at)
+            scheduler.settle(batch, now - batch.started_at)
             for ticket in batch.tickets:
                 self._end(outcome.answered, ticket, now)
         elif fate == "lost":
