@@ -200,7 +200,7 @@ class Settings:
             )
         seen: set[object] = set()
         for item, address in enumerate(self.listen):
-            if address in seen and address.port != 0:
+            if address in seen and (address.path or address.port):
                 yield Contradiction(("listen",), f"{address} is there twice; take one out", item)
             seen.add(address)
         if (

@@ -218,11 +218,21 @@ class Reloader:
         """Reads and applies; returns what has changed, in words. Raises InferdError when something is wrong: nothing
         has changed then.
 
-        A reload before this one that still loads models ends with that: they may never load.
+        A reload before this one that still loads models ends with that: they may never load. Not for settings that
+        cannot be used.
         """
+        if self._one_at_a_time.locked():
+            self._check()
         self._newest += 1
         self._engine.workers.give_up(_superseded())
         return await self._one_reload(self._newest)
+
+    def _check(self) -> None:
+        try:
+            self._reread().check()
+        except InferdError as error:
+            _log_failure(error)
+            raise
 
     async def _one_reload(self, number: int) -> list[str]:
         async with self._one_at_a_time:
@@ -231,22 +241,23 @@ class Reloader:
             try:
                 changed = await self._reload(number)
             except InferdError as error:
-                self._failed(str(error))
+                self._failed(error)
                 raise
             except Exception as error:
                 log.logger.exception("task_failed")
-                self._failed(problem := "the reload has met a defect of inferd's; the log has it")
-                raise ConfigError(problem) from error
+                defect = ConfigError("the reload has met a defect of inferd's; the log has it")
+                self._failed(defect)
+                raise defect from error
             self.last = {"at": time.time(), "state": "changed" if changed else "nothing changed"}
             log.event("reloaded", changed=changed or ["nothing"])
             self._notifier.status("")
             self._notifier.ready()
             return changed
 
-    def _failed(self, problem: str) -> None:
+    def _failed(self, error: InferdError) -> None:
         self.last = {"at": time.time(), "state": "failed"}
-        log.event("reload_failed", level=40, error=problem, effect="nothing was changed")
-        self._notifier.status(f"the last reload changed nothing: {problem}")
+        _log_failure(error)
+        self._notifier.status(f"the last reload changed nothing: {error}")
         self._notifier.ready()
 
     async def _reload(self, number: int) -> list[str]:
@@ -281,6 +292,10 @@ class Reloader:
         if models is not None:
             engine.take_over(models, what.kept)
         return words(what, old, new)
+
+
+def _log_failure(error: InferdError) -> None:
+    log.event("reload_failed", level=40, error=str(error), effect="nothing was changed")
 
 
 def _superseded() -> ConfigError:

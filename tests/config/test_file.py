@@ -148,6 +148,7 @@ def test_ten_mistakes_are_ten_sentences_each_with_its_line(tmp_path: Path) -> No
         ('listen = "inferd://127.0.0.1"', '1: listen must be a list, not the text "inferd://127.0.0.1": write listen = […]'),
         ('listen = ["inferd://127.0.0.1:1",\n"inferd://127.0.0.1:1"]', "2: inferd://127.0.0.1:1 is there twice; take one "
          "out"),
+        ('listen = ["inferd+unix:///a",\n"inferd+unix:///a"]', "2: inferd+unix:///a is there twice; take one out"),
         ("listen = [\n1979-05-27]", "2: listen must be an address in quotes, as in inferd://127.0.0.1, not a date or time"),
         ("[auth]\nallow_uids = [0,\n-1]", "3: allow_uids must be a whole number, 0 to 4294967294, not -1"),
         ('[[models]]\ntarget = "ner"', "1: models must be tables by name: begin each with a line [models.NAME]"),

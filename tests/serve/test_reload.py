@@ -571,6 +571,11 @@ def test_a_newer_reload_takes_the_place_of_one_that_still_loads(tmp_path: Path, 
             else:
                 told = pool.submit(answer, first)
             daemon.until(lambda: len(daemon.engine.pool.workers) == 2)
+            nets.problem = "line 3: no such setting"
+            with pytest.raises(ConfigError, match="line 3"):
+                nets.reload()
+            nets.problem = ""
+            assert len(daemon.engine.pool.workers) == 2  # one that cannot be used ends nobody
             if by_signal:
                 daemon.ask(reloader.hung_up)
             nets.write("net", 3)
