@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferd.cli.common import daemon, daemon_options, find_model, printable, shown_token
+from inferd.cli.common import client_options, daemon, daemon_options, find_model, printable
 from inferd.errors import InferdError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ BUSY_SHARE = 0.9
 def bench(
     model: str | None,
     url: str,
-    timeout_ms: float,
+    timeout_ms: float | None,
     inputs: tuple[str, ...],
     shapes: tuple[str, ...],
     as_json: bool,
@@ -71,19 +71,26 @@ def bench(
     inferd bench echo --shape x=FP32[16] --callers 64
     inferd bench ner --rate 500 --timeout-ms 100 --plot latency.html
     """
+    from inferd_client.url import TIMEOUT_MS, Target
+
     from inferd.cli.bench_frames import make_frames
     from inferd.cli.bench_plot import check_plot, write_plot
     from inferd.cli.bench_run import measure
 
     if plot:
         check_plot(plot)
+    target = Target(url)
+    if len(target.addresses) > 1:
+        raise click.UsageError(f"one daemon is measured at a time, and --url names {len(target.addresses)}")
+    said = client_options(timeout_ms)
     with daemon(url, timeout_ms) as client:
         served = client.models()
         name = model or _default_model(served)
         description = find_model(served, name)
-        what, frames = make_frames(served, description, inputs, shapes, timeout_ms)
-        orders = _orders(url, frames, timeout_ms, **load)
-        title = f"{what} at {url}: {_load_text(orders)}"
+        waits_ms = target.timeout_ms("timeout_ms", said["timeout_ms"], TIMEOUT_MS)
+        what, frames = make_frames(served, description, inputs, shapes, waits_ms)
+        orders = _orders(str(target), target.token(said["token"]), frames, waits_ms, **load)
+        title = f"{what} at {target}: {_load_text(orders)}"
         if not as_json:
             click.echo(title, err=True)
         run = measure(client, orders)
@@ -112,6 +119,7 @@ def _default_model(served: Sequence[dict[str, Any]]) -> str:
 
 def _orders(
     url: str,
+    token: str | None,
     frames: list[bytes],
     timeout_ms: float,
     callers: int | None,
@@ -135,7 +143,7 @@ def _orders(
     return [
         Order(
             url=url,
-            token=shown_token(),
+            token=token,
             frames=frames,
             connections=_part(connections, processes, index),
             callers=_part(callers or 0, processes, index),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DEFAULT_TIMEOUT_MS = 30_000.0
 MAX_CONNECT_MS = 5_000.0
 # Where a context keeps the token.
 TOKEN = "inferd.token"
@@ -41,13 +39,12 @@ def _read_token(context: click.Context, parameter: click.Parameter, path: str | 
     """Keeps the token in the context, for `daemon`: it is nothing for a command line to show."""
     if path is None:
         return
+    from inferd_client.url import read_token
+
     try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path}: {error.strerror if isinstance(error, OSError) else 'no text'}") from error
-    if not token or len(token.split()) > 1:
-        raise click.BadParameter(f"{path} must hold one token and nothing else")
-    context.meta[TOKEN] = token
+        context.meta[TOKEN] = read_token(path)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def daemon_options(command: Command) -> Command:
@@ -55,18 +52,16 @@ def daemon_options(command: Command) -> Command:
     command = click.option(
         "--timeout-ms",
         type=click.FloatRange(min=0, min_open=True),
-        default=DEFAULT_TIMEOUT_MS,
-        show_default=True,
-        help="How long one answer may take, connecting included.",
+        help="How long one answer may take, connecting included.  [default: the URL's timeout_ms, INFERD_TIMEOUT_MS or "
+        "30000]",
     )(command)
     command = click.option(
         "--token-file",
-        envvar="INFERD_TOKEN_FILE",
-        show_envvar=True,
         metavar="FILE",
         callback=_read_token,
         expose_value=False,
-        help="Holds the token to show to a daemon that asks for one.",
+        help="Holds the token to show to a daemon that asks for one.  [default: the URL's token_file or "
+        "INFERD_TOKEN_FILE]",
     )(command)
     return click.option(
         "--url",
@@ -80,10 +75,11 @@ def daemon_options(command: Command) -> Command:
     )(command)
 
 
-def shown_token() -> str | None:
-    """What --token-file holds."""
-    token: str | None = click.get_current_context().meta.get(TOKEN)
-    return token
+def client_options(timeout_ms: float | None) -> dict[str, Any]:
+    """What a client is given: what --token-file holds, and --timeout-ms. What was not said is the client's to find."""
+    connect_timeout_ms = None if timeout_ms is None else min(timeout_ms, MAX_CONNECT_MS)
+    token = click.get_current_context().meta.get(TOKEN)
+    return {"token": token, "timeout_ms": timeout_ms, "connect_timeout_ms": connect_timeout_ms}
 
 
 @contextmanager
@@ -113,13 +109,11 @@ def _connect_hint(error: RequestError) -> str:
 
 
 @contextmanager
-def daemon(url: str, timeout_ms: float) -> Iterator[Client]:
+def daemon(url: str, timeout_ms: float | None) -> Iterator[Client]:
     """A client of the daemon at `url`."""
     from inferd_client import Client
 
-    token = shown_token()
-    connect_ms = min(timeout_ms, MAX_CONNECT_MS)
-    with failures_told(), Client(url, token=token, timeout_ms=timeout_ms, connect_timeout_ms=connect_ms) as client:
+    with failures_told(), Client(url, **client_options(timeout_ms)) as client:
         yield client
 
 

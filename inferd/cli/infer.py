@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferd.cli.common import (
-    MAX_CONNECT_MS,
-    daemon,
-    daemon_options,
-    failures_told,
-    printable,
-    shown_token,
-    table,
-    type_text,
-)
+from inferd.cli.common import client_options, daemon, daemon_options, failures_told, printable, table, type_text
 from inferd.cli.inputs import Inputs
 from inferd.errors import InferdError, RequestError
 
@@ -58,7 +49,7 @@ def infer(
     model: str,
     inputs: tuple[str, ...],
     url: str,
-    timeout_ms: float,
+    timeout_ms: float | None,
     lines: bool,
     as_json: bool,
     timing: bool,
@@ -111,7 +102,7 @@ def _read_stdin() -> str:
 
 async def _ask_lines(
     url: str,
-    timeout_ms: float,
+    timeout_ms: float | None,
     read: Inputs,
     request: dict[str, Any],
     place: str,
@@ -126,8 +117,7 @@ async def _ask_lines(
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[tuple[str, asyncio.Task[Result]] | None] = asyncio.Queue(LINES_IN_FLIGHT)
     failed = number = 0
-    connect_ms = min(timeout_ms, MAX_CONNECT_MS)
-    async with AsyncClient(url, token=shown_token(), timeout_ms=timeout_ms, connect_timeout_ms=connect_ms) as client:
+    async with AsyncClient(url, **client_options(timeout_ms)) as client:
 
         async def ask(line: bytes) -> Result:
             try:

@@ -12,7 +12,7 @@ from inferd.cli.common import daemon, daemon_options, signature_text, table
 @click.command(short_help="List the models of a daemon.")
 @daemon_options
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, as the daemon announces them.")
-def models(url: str, timeout_ms: float, as_json: bool) -> None:
+def models(url: str, timeout_ms: float | None, as_json: bool) -> None:
     """List the models of a daemon: names, inputs and outputs as dtype[shape] (* is any size), largest batch."""
     with daemon(url, timeout_ms) as client:
         served = client.models()

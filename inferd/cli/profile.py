@@ -18,7 +18,7 @@ from inferd.cli.common import daemon, daemon_options, table
     help="The rate at which requests can still be answered within so many milliseconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One object.")
-def profile(model: str, url: str, timeout_ms: float, objective_ms: float | None, as_json: bool) -> None:
+def profile(model: str, url: str, timeout_ms: float | None, objective_ms: float | None, as_json: bool) -> None:
     """Show what a running daemon has learned of MODEL: how long a batch takes on average, what is planned for it (so
     long or less 95 times in 100), and how many rows a second that makes.
 

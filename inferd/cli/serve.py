@@ -95,11 +95,6 @@ def serve(path: str, models: tuple[str, ...], options: tuple[str, ...], executor
         return dataclasses.replace(settings, listen=default_listen())
 
     settings = reread()
-    for package in ("aiohttp", "prometheus_client") if settings.web is not None else ():
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"--web needs {package}, which is not installed. In a checkout of inferd: pip install '.[web]'"
-            )
     _run(settings, executor, reread)
 
 
@@ -139,7 +134,8 @@ def _run(settings: Settings, executor: str, reread: Callable[[], Settings]) -> N
 
 def _try_next(settings: Settings, addresses: list[Address]) -> str:
     sockets = [address for address in addresses if address.path]
-    usual = any(address.port == DEFAULT_PORT and not address.tls for address in addresses)
+    # Where a client looks when it is told nothing.
+    usual = any(a.port == DEFAULT_PORT and not a.tls and a.host in ("127.0.0.1", "0.0.0.0") for a in addresses)
     if sockets and (settings.tokens or any(address.tls for address in addresses)):
         url = f" --url {sockets[0]}"  # it asks for neither tokens nor certificates
     else:

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from inferd.cli.common import daemon, daemon_options, table
+from inferd.config import MIB
 from inferd.errors import RequestError
 
-MIB = 1024 * 1024
 # How the last reload ended.
 _RELOADS = {
     "running": "under way",
@@ -33,7 +33,7 @@ _RELOADS = {
     help="Again every SECONDS (1 if left out), with rates, until Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, or with --watch one a line.")
-def status(url: str, timeout_ms: float, watch: float | None, as_json: bool) -> None:
+def status(url: str, timeout_ms: float | None, watch: float | None, as_json: bool) -> None:
     """Show what a daemon is doing: requests, workers, models and counters since it started."""
     previous: dict[str, Any] | None = None
     taken = 0.0

@@ -6,7 +6,9 @@ The templates are in systemd/ of a checkout, and travel in the wheel as inferd/s
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +28,10 @@ LISTEN = """listen = ["inferd://127.0.0.1:7433", "inferd+unix:///run/inferd/infe
 # What ProtectHome=yes and PrivateTmp=yes hide.
 HOMES = ("/home/", "/root/", "/run/user/")
 TEMPORARY = ("/tmp/", "/var/tmp/")
+
+
+# The first systemd that knows Type=notify-reload.
+NOTIFY_RELOAD = 253
 
 
 class File(NamedTuple):
@@ -88,6 +94,11 @@ def install(**given: Any) -> None:
 
     The configuration inferd.toml is written only where there is none.
     """
+    if "notify-reload" in given["drop_ins"] and not given["prefix"] and (found := _version()) < NOTIFY_RELOAD:
+        raise ConfigError(
+            f"notify-reload needs systemd {NOTIFY_RELOAD}, and here is {found}, with which there would be nothing left "
+            "to reload with; leave it out: `systemctl reload inferd` works, it only does not wait"
+        )
     for file in files(**given):
         if file.kept and file.path.exists():
             click.echo(f"left     {file.path}")
@@ -135,6 +146,16 @@ def _rendered(pattern: str, folder: Path, words: dict[str, str], kept: bool = Fa
         for name, value in words.items():
             text = text.replace(f"@{name}@", value)
         yield File(folder / template.name, text, kept)
+
+
+def _version() -> int:
+    """This machine's systemd; one that cannot be asked is taken to be new."""
+    try:
+        said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return NOTIFY_RELOAD
+    found = re.search(r"\d+", said)
+    return int(found[0]) if found else NOTIFY_RELOAD
 
 
 def _word(path: str) -> str:

@@ -142,6 +142,8 @@ class ConfigFile:
             except ConfigError as error:
                 self._wrong(str(error), *at, number)
         self.values[found.name] = tuple(values)
+        if value and not values:
+            self.wrong.add(found.name)
 
     def _one(self, setting: Setting, value: Any) -> Any:
         read = setting.of_toml(setting.key, value)

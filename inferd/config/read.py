@@ -103,7 +103,7 @@ class _Reading:
             (setting.variable, self._sources.environment.get(setting.variable)),
             (setting.flag, self._sources.flags.get(name)),
         ):
-            if given in (None, (), False) or (given == "" and said == setting.variable):
+            if given in (None, (), False) or (said == setting.variable and not given.strip()):
                 continue
             try:
                 self._values[name] = _value(setting, said, given)

@@ -183,6 +183,8 @@ class Settings:
                     SETTINGS[name].kind.parse(text)
                 except ConfigError as error:
                     yield Contradiction((name,), str(error), item)
+        if not self.devices:
+            yield Contradiction(("devices",), 'devices names none; write devices = ["auto"]')
         if self.payload_mib * 4 > self.slab_mib:
             default = SETTINGS["payload_mib"].default
             note = f"{default} is the default of payload_mib: " if self.payload_mib == default else ""
@@ -191,12 +193,6 @@ class Settings:
                 f"payload_mib = {self.payload_mib} is over a quarter of slab_mib = {self.slab_mib}, so that a few "
                 f"requests would own all input memory; {note}write payload_mib = {self.slab_mib // 4}, or set slab_mib "
                 f"to at least {4 * self.payload_mib}",
-            )
-        if self.web_origin and self.web is None:
-            yield Contradiction(
-                ("web_origin", "web"),
-                "origins in [web] (--web-origin) have no effect without the gateway; set listen in [web] (--web), or "
-                "take them out",
             )
         seen: set[object] = set()
         for item, address in enumerate(self.listen):

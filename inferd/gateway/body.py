@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 
 from aiohttp import web
 
@@ -12,6 +13,10 @@ from inferd.errors import make
 
 # No byte for so long, and the connection is given up.
 READ_TIMEOUT_S = 10.0
+# As on the wire (serve/patience.py): a body may take its time at first, and then comes at this rate on average. Without
+# it a few who send a byte now and then could hold all that may be held, for ever.
+GRACE_S = 5.0
+LEAST_BYTES_PER_S = 64 * 1024
 # How many bodies of the largest size may be held at once.
 LARGEST_AT_ONCE = 4
 
@@ -35,6 +40,7 @@ class Bodies:
         try:
             body = bytearray(known)
             end = 0
+            began = monotonic()
             while chunk := await self._chunk(request):
                 if end + len(chunk) > len(body):
                     held += self._hold(end + len(chunk), held)
@@ -42,6 +48,8 @@ class Bodies:
                 else:
                     body[end : end + len(chunk)] = chunk
                 end += len(chunk)
+                if end < LEAST_BYTES_PER_S * (monotonic() - began - GRACE_S):
+                    raise web.HTTPRequestTimeout(text="the body comes too slowly")
             yield memoryview(body)[:end]
         finally:
             self._held -= held

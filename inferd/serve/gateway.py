@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import importlib.util
 import json
 import logging
 import os
@@ -28,15 +29,13 @@ from typing import Any
 from inferd import log
 from inferd.config import MIB, Settings, web_url
 from inferd.errors import ConfigError
-from inferd.wire.address import Address
+from inferd.wire.address import MAX_SOCKET_PATH, Address
 
 PROGRAM = "inferd.gateway"
 # In the system's temporary directory: /tmp/inferd-XXXXXXXX/gateway.sock.
 FOLDER_PREFIX = "inferd-"
 SOCKET_NAME = "gateway.sock"
 BACKLOG = 1024
-# The longest path that a Unix socket may have, in bytes.
-MAX_SOCKET_PATH = 107
 # From its start to `ready`: importing its libraries takes half a second, on a machine that is not busy.
 START_TIMEOUT_S = 30.0
 # What it may take to send the last answers when the daemon ends.
@@ -53,6 +52,13 @@ class Gateway:
     else keeps."""
 
     def __init__(self, settings: Settings, address: Address, held: socket.socket | None = None) -> None:
+        """Raises ConfigError where a package that it needs is not installed."""
+        for package in ("aiohttp", "prometheus_client"):
+            if importlib.util.find_spec(package) is None:
+                raise ConfigError(
+                    f"the gateway (--web) needs {package}, which is not installed. In a checkout of inferd: pip "
+                    "install '.[web]'"
+                )
         self._settings = settings
         self._held = held is not None
         self.address = address

@@ -88,6 +88,11 @@ class InheritedSockets:
         listen = tuple(address for address, _ in self.places(settings.listen))
         web = self.web.address if self.web is not None else settings.web
         dataclasses.replace(settings, listen=listen, web=web).check()
+        if settings.web_origin and web is None:
+            raise ConfigError(
+                "origins in [web] (--web-origin) have no effect without the gateway; set listen in [web] (--web), or "
+                "take them out"
+            )
 
 
 def are_there(environ: Mapping[str, str]) -> bool:

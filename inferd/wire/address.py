@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from inferd.errors import ConfigError
 
 DEFAULT_PORT = 7433
+# The longest path that a Unix socket may have, in bytes.
+MAX_SOCKET_PATH = 107
 FORMS = "inferd://HOST[:PORT], inferds://HOST[:PORT] or inferd+unix:///PATH"
 
 
@@ -33,8 +35,10 @@ class Address:
         if "\0" in url:
             raise ConfigError(f"{url!r} is no address: there is a NUL byte in it; take it out")
         if parts.scheme == "inferd+unix" and parts.path and not parts.netloc:
-            if len(parts.path.encode()) > 107:
-                raise ConfigError(f"{url!r}: the path of a Unix socket has at most 107 bytes; choose a shorter one")
+            if len(parts.path.encode()) > MAX_SOCKET_PATH:
+                raise ConfigError(
+                    f"{url!r}: the path of a Unix socket has at most {MAX_SOCKET_PATH} bytes; choose a shorter one"
+                )
             return cls(path=parts.path)
         if parts.scheme in ("inferd", "inferds") and parts.hostname and parts.path in ("", "/"):
             port = DEFAULT_PORT if port is None else port

@@ -314,6 +314,12 @@ def test_a_run_in_words(inferd, daemon_url: str) -> None:
     assert [line.partition("  ")[0] for line in said.out.splitlines()] == heads
 
 
+def test_one_daemon_is_measured_at_a_time(inferd, fake) -> None:
+    """Several addresses are a mistake of usage, also from $INFERD_URL."""
+    said = inferd("bench", "--url", f"{fake.url},inferd://127.0.0.1:1")
+    assert said.code == 2 and "one daemon is measured at a time, and --url names 2" in said.err
+
+
 def test_a_run_without_a_result_exits_1(inferd, fake: FakeServer) -> None:
     """The reason stands in the report."""
     fake.status = {"models": [], "counters": {}}

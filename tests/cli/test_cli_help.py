@@ -59,13 +59,17 @@ def test_the_url_can_come_from_the_environment(inferd, fake, monkeypatch: pytest
     assert inferd("models", "--url", "inferd+unix:///nowhere").code == 1
 
 
-def test_a_timeout_that_is_over_is_one_sentence(inferd, fake) -> None:
-    """An answer that does not come in time ends in DEADLINE_EXCEEDED and exit code 1, without a traceback."""
+@pytest.mark.parametrize("place", ["flag", "url", "variable"])
+def test_a_timeout_that_is_over_is_one_sentence(inferd, fake, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """An answer that does not come in time ends in DEADLINE_EXCEEDED and exit code 1, without a traceback; whoever has
+    said what that time is: --timeout-ms goes before the URL, and that before INFERD_TIMEOUT_MS."""
     import threading
 
     gate = threading.Event()
     fake.models["slow"] = lambda inputs: gate.wait(30) and inputs
-    said = inferd("infer", "slow", "x=1", "--url", fake.url, "--timeout-ms", "60")
+    monkeypatch.setenv("INFERD_TIMEOUT_MS", "60" if place == "variable" else "29000")
+    url = fake.url + {"flag": "?timeout_ms=29000", "url": "?timeout_ms=60", "variable": ""}[place]
+    said = inferd("infer", "slow", "x=1", "--url", url, *(["--timeout-ms", "60"] if place == "flag" else []))
     gate.set()
     assert said.code == 1
     assert said.err.startswith("inferd: DEADLINE_EXCEEDED") and said.err.count("\n") == 1

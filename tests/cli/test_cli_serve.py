@@ -318,6 +318,8 @@ def test_a_stop_takes_no_longer_than_it_is_given(tmp_path: Path) -> None:
         (["inferd://127.0.0.1:7433", "inferd+unix:///run/i.sock"], "tokens", " --url inferd+unix:///run/i.sock"),
         (["inferds://127.0.0.1:7433", "inferd+unix:///run/i.sock"], "", " --url inferd+unix:///run/i.sock"),
         (["inferd://127.0.0.1:9000"], "", " --url inferd://127.0.0.1:9000"),
+        (["inferd://192.0.2.5:7433"], "", " --url inferd://192.0.2.5:7433"),
+        (["inferd://0.0.0.0:7433"], "", ""),
         (["inferds://127.0.0.1:7433"], "tokens", " --url inferds://127.0.0.1:7433 --token-file FILE"),
         (["inferd://127.0.0.1:7433"], "tokens", " --token-file FILE"),
         ([], "", ""),

@@ -176,8 +176,7 @@ def test_ten_mistakes_are_ten_sentences_each_with_its_line(tmp_path: Path) -> No
          "own all input memory; 64 is the default of payload_mib: write payload_mib = 32, or set slab_mib to at least 256"),
         ("[limits]\npayload_mib = 65", "2: payload_mib = 65 is over a quarter of slab_mib = 256, so that a few requests would "
          "own all input memory; write payload_mib = 64, or set slab_mib to at least 260"),
-        ('[web]\norigins = ["https://a.example"]', "2: origins in [web] (--web-origin) have no effect without the gateway; set "
-         "listen in [web] (--web), or take them out"),
+        ("devices = []", '1: devices names none; write devices = ["auto"]'),
         ('listen = ["inferd://nobody.invalid:7999"]', "1: inferd://nobody.invalid:7999: this machine knows no host "
          "'nobody.invalid'; check how it is written"),
         ('[models.net]\ntarget = "./sub:Net"', "2: [models.net]: './sub:Net' is no model: a file of Python ends in .py; write "

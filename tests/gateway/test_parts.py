@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
 import threading
@@ -93,6 +94,18 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(9):
         with pytest.raises(web.HTTPRequestTimeout):
             read(bodies, Content(b"x", None, length=10))
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is a sign of life, and no reason to hold 64 MiB for it."""
+    seconds = itertools.count()
+    monkeypatch.setattr(body, "monotonic", lambda: float(next(seconds)))
+    trickle, brisk = [b"x"] * 10, [b"x" * body.LEAST_BYTES_PER_S] * 10
+    bodies = Bodies(1 << 20)
+    for _ in range(9):
+        with pytest.raises(web.HTTPRequestTimeout):
+            read(bodies, Content(*trickle, length=1 << 20))
+    assert len(read(bodies, Content(*brisk))) == 10 * body.LEAST_BYTES_PER_S
 
 
 def test_what_a_thread_reads_is_held_until_it_is_done() -> None:

@@ -155,8 +155,8 @@ def test_the_command_line_shows_a_token(guarded: Any, tmp_path: Path) -> None:
     two.write_text(f"{ADA} {BOB}")
     ask = [sys.executable, "-m", "inferd"]
 
-    def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = [*ask, *words, "--url", guarded.tcp]
+    def run(*words: str, stdin: str = "", url: str = guarded.tcp) -> subprocess.CompletedProcess[str]:
+        command = [*ask, *words, "--url", url]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
 
     for words, stdin in (
@@ -168,6 +168,8 @@ def test_the_command_line_shows_a_token(guarded: Any, tmp_path: Path) -> None:
         done = run(*words, "--token-file", str(good), stdin=stdin)
         assert done.returncode == 0, (words, done.stderr)
         assert ADA not in done.stdout + done.stderr
+        done = run(*words, stdin=stdin, url=f"{guarded.tcp}?token_file={good}")
+        assert done.returncode == 0, (words, done.stderr)
     done = run("models", "--token-file", str(wrong))
     assert done.returncode == 1 and "token" in done.stderr and "wrong-" not in done.stderr
     assert run("models").returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import socket
@@ -107,6 +108,14 @@ def test_one_that_other_machines_reach_needs_credentials_like_any_other(tmp_path
             inherited.check(Settings())
         inherited.check(Settings(tokens=str(tokens)))
         inherited.check(Settings(insecure_no_auth=True))
+
+
+def test_origins_are_for_the_gateway_whoever_holds_its_socket() -> None:
+    """systemd's socket named web makes one, and so does --web; without either they would have no effect."""
+    settings = Settings(web_origin=("https://a.example",))
+    with pytest.raises(ConfigError, match=r"origins in \[web\] .* have no effect without the gateway; set listen"):
+        InheritedSockets([], None).check(settings)
+    InheritedSockets([], None).check(dataclasses.replace(settings, web=Address(host="127.0.0.1", port=9)))
 
 
 def test_what_is_no_listening_stream_socket_is_refused(tmp_path: Path) -> None:
