@@ -28,7 +28,8 @@ from inferd.serve.admission import Door, Model, Plan
 from inferd.serve.answers import Answers, Ran
 from inferd.serve.executor import Executor
 from inferd.serve.holdings import Holdings
-from inferd.serve.pool import Pool
+from inferd.serve.patience import LEAST_BYTES_PER_S
+from inferd.serve.pool import Arena, Pool
 from inferd.serve.refusal import too_late
 from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
@@ -102,6 +103,7 @@ class Engine:
         self._expiry: asyncio.TimerHandle | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._expiry_at = float("inf")
+        self._waited: set[int] = set()  # batches whose workers waited for room in their arena, at the last look
 
     async def start(self) -> None:
         """Starts the workers; returns when they can serve.
@@ -140,7 +142,7 @@ class Engine:
         """The request's payload is there: it joins the queue, and an idle worker starts at once."""
         session = request.session
         if session is not None and session.outbox.congested:
-            session.parked.append(request)
+            session.park(request)
             return
         if request.plan.model.replaced:
             self._move(request, now)
@@ -198,7 +200,9 @@ class Engine:
     def withdraw(self, request: Request, why: str) -> None:
         """Nobody wants the request any more. If it still waits it is never computed; if it runs, its result is
         thrown away."""
-        request.session = None
+        session, request.session = request.session, None
+        if session is not None:
+            session.unpark(request)
         request.plan.model.meters.codes["CANCELLED"] += 1
         if request.state is State.RUNNING:
             self.counters[f"{why}_while_running"] += 1
@@ -435,10 +439,16 @@ class Engine:
         now = self.clock()
         try:
             self.holdings.give_back(len(self.sessions))
+            starved = self._starved()
             for session in list(self.sessions):
                 why = session.overdue(now)
+                if not why and starved and session.patience.pace < LEAST_BYTES_PER_S and session.outbox.holds(starved):
+                    why = "it takes its answers too slowly, and a worker waits for the memory that they are in"
                 if why:
                     self.cut(session, why, now)
+                else:
+                    self.answers.too_late(session.late(now), now)
+            self.answers.flush(now)
             self.workers.feed_idle()
             self.workers.end_hung(now)
             self.holdings.forget({session.owner.name for session in self.sessions}, now)
@@ -446,11 +456,19 @@ class Engine:
             # Also after a defect, which the loop logs: without it nobody who stalls would ever be cut again.
             self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
 
+    def _starved(self) -> list[Arena]:
+        """The arenas in which workers have waited for room since the last look, for the same batch."""
+        before = self._waited
+        waiting = [worker for worker in self.pool.workers if worker.arena is not None and worker.arena.starved]
+        self._waited = {worker.batch_id for worker in waiting}
+        return [worker.arena for worker in waiting if worker.arena is not None and worker.batch_id in before]
+
     def cut(self, session: Session, why: str, now: float) -> None:
         """Ends a connection that is a burden on others."""
         self.throttle.event("connection_cut", now, peer=session.link.name, why=why)
         self.count("connections_cut")
         self.sessions.discard(session)
+        session.forget_unsent()  # or others would be cut for it, until the loop has come round to its end
         session.link.abort()
 
     def bound_unsent(self, now: float) -> None:

@@ -51,6 +51,7 @@ class Connection(asyncio.BufferedProtocol):
 
     name = "?"
     behind = False
+    copies = False
     can_be_told = True  # from its first moment on, that it is refused
 
     def __init__(self, engine: Engine, trusted: bool = False) -> None:
@@ -166,6 +167,7 @@ class TlsConnection(Connection):
     _received = memoryview(bytearray(TLS_READ_BYTES))
     # Only after the handshake. Until then it is one of the strangers, of whom there are few.
     can_be_told = False
+    copies = True
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)

@@ -8,7 +8,7 @@ place is held until the kernel has taken them. Synchronous; the socket is behind
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from inferd.serve.pool import Arena
@@ -26,6 +26,7 @@ class Link(Protocol):
 
     name: str
     behind: bool  # the kernel does not take all that is written
+    copies: bool  # what is written is copied at once
 
     def write(self, data: bytes) -> None:
         """Sends, or queues what the kernel does not take."""
@@ -89,6 +90,10 @@ class Outbox:
             # Joined with the others before this turn of the loop is over, so the worker may have it back.
             self.parts.append(view)
             arena.give_back(offset, nbytes)
+        elif self._link.copies:
+            self.parts.append(view)
+            self._has_views = True
+            arena.give_back(offset, nbytes)
         elif not arena.may_hold(nbytes, self.congested):
             self.parts.append(bytes(view))
             arena.give_back(offset, nbytes)
@@ -124,6 +129,14 @@ class Outbox:
         """Bytes of the daemon's own memory that the kernel has not taken; what lies in an arena is not."""
         return max(0, self._link.unsent() - self._held_bytes)
 
+    def taken(self) -> int:
+        """Bytes that the kernel has taken since the link opened."""
+        return self._written - self._link.unsent()
+
+    def holds(self, arenas: Collection[Arena]) -> bool:
+        """Whether something of one of these is still to be sent."""
+        return any(arena in arenas for _, arena, _, _ in self._held)
+
     def drained(self) -> None:
         """The link has sent everything."""
         self.release_sent()
@@ -138,7 +151,7 @@ class Outbox:
     def release_sent(self) -> None:
         """Gives back the parts of arenas that the kernel has taken."""
         held = self._held
-        sent = self._written - self._link.unsent()
+        sent = self.taken()
         while held and held[0][0] <= sent:
             self._release_first()
 

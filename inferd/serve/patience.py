@@ -25,24 +25,43 @@ NOT_READ = "it does not read its answers"
 
 
 class Patience:
-    """One connection's. `heard_at` is when it was read last, `taken_at` when its client last took something."""
+    """One connection's. `heard_at` is when it was read last, `taken_at` when its client last took something, `pace` how
+    many bytes it took between the last two looks."""
 
-    __slots__ = ("_opened_at", "_pinged_at", "_since", "_unfinished", "_unsent", "heard_at", "taken_at")
+    __slots__ = (
+        "_behind_since",
+        "_opened_at",
+        "_pinged_at",
+        "_since",
+        "_taken",
+        "_unfinished",
+        "heard_at",
+        "pace",
+        "taken_at",
+    )
 
     def __init__(self, now: float) -> None:
         self._opened_at = self._pinged_at = self._since = now
         self.heard_at = self.taken_at = now
         self._unfinished: tuple[int, bool] | None = None  # the frame that was half here at the last look
-        self._unsent = 0  # bytes, at the last look
+        self._taken = 0  # bytes, at the last look
+        self._behind_since: float | None = None  # has had something to take since then
+        self.pace = 0
 
-    def over(self, peer: Peer, unsent: int, congested: bool, now: float) -> str:
-        """Why it is over, or "". `unsent` is how many bytes its client has not taken."""
-        if unsent < self._unsent:
-            self.taken_at = now  # slow, but it reads
-        self._unsent = unsent
+    def over(self, peer: Peer, unsent: int, taken: int, now: float) -> str:
+        """Why it is over, or "". `unsent` is how many bytes its client has not taken, `taken` how many it has."""
+        self.pace, self._taken = taken - self._taken, taken
+        if self.pace > 0 and self._behind_since is not None:
+            # Slow, but it reads. What goes at once may only lie in the kernel, for somebody who is gone.
+            self.taken_at = now
+        if not unsent:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
         if peer.state == START:
             return "no HELLO" if now - self._opened_at > HELLO_TIMEOUT_S else ""
-        if congested and now - self.taken_at > WRITE_TIMEOUT_S:
+        # However little it leaves unread: what it has asked for lies in memory that others wait for.
+        if self._behind_since is not None and now - max(self.taken_at, self._behind_since) > WRITE_TIMEOUT_S:
             return NOT_READ
         unfinished = peer.unfinished
         if unfinished is None:

@@ -111,7 +111,10 @@ def _hash(path: str) -> str:
 
 
 def _sizes_and_times(path: str) -> list[str]:
-    paths = sorted(entry.path for entry in os.scandir(path)) if os.path.isdir(path) else [path]
+    try:
+        paths = sorted(entry.path for entry in os.scandir(path)) if os.path.isdir(path) else [path]
+    except OSError as error:
+        return [error.strerror or "unreadable"]
     found = []
     for each in paths:
         try:

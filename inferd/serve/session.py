@@ -6,7 +6,6 @@ Synchronous, with `now` as an argument. The socket is behind `Link`, which moves
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING
 
 from inferd._version import __version__
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 # and refusals can be asked for without end.
 MAX_IGNORED_BYTES = 1024 * 1024
 SUPPORTED_VERSION = 1
+# A newer request with a key may be so much larger than the one whose place it takes: a few more letters.
+LARGER_BYTES = 256
 # A client that asks for this answers PING at all times, also while it has nothing in flight. One that does not is only
 # asked while it has: it may have no thread to answer with.
 PING_FEATURE = "ping"
@@ -43,7 +44,7 @@ PING_FEATURE = "ping"
 class Request(Ticket):
     """A ticket with its way back: whose it is, where its payload lies. `session` is None when nobody waits for it."""
 
-    __slots__ = ("chunk", "has_values", "header", "id", "killed", "offset", "plan", "session")
+    __slots__ = ("chunk", "has_values", "header", "id", "killed", "offset", "parked", "plan", "session")
 
     def __init__(
         self,
@@ -75,11 +76,21 @@ class Request(Ticket):
         self.chunk: Chunk | None = None
         self.offset = 0
         self.killed: tuple[int, ...] = ()  # the workers that died while they computed it
+        self.parked = False  # waits until its client has read enough to have answers again
 
     @property
     def waits(self) -> bool:
         """Whether its payload is there and it has not begun: in the queue, or parked behind a slow link."""
-        return self.state is State.QUEUED or (self.session is not None and self in self.session.parked)
+        return self.state is State.QUEUED or self.parked
+
+    def adds_nothing_to(self, older: Request) -> bool:
+        """Whether it is no more work than the other one, so that it may have its place."""
+        return (
+            self.plan.model is older.plan.model
+            and self.rows <= older.rows
+            and self.nbytes <= older.nbytes + LARGER_BYTES
+            and self.priority >= older.priority
+        )
 
 
 class Session:
@@ -129,7 +140,7 @@ class Session:
         self.in_flight: dict[int, Request] = {}
         self.keys: dict[str, Request] = {}  # the newest request of each supersede key
         self.arriving: Request | None = None  # its payload is on the way
-        self.parked: deque[Request] = deque()  # waits until the link is no longer congested
+        self.parked: dict[int, Request] = {}  # wait until the link is no longer congested
         self.outbox = Outbox(link, engine.workers.feed)
         self.ignored = 0  # bytes beside results that were written since the link is congested
         self.patience = Patience(now)
@@ -228,13 +239,16 @@ class Session:
                 return too_late(round(time_s * 1000), "not yet queued")
         request = Request(self, request_id, header, plan, nbytes, has_values, due, arrived)
         older = None if header.supersede is None else self.keys.get(header.supersede)
-        # Taking the place of one that waits adds no work.
-        wait_s = engine.scheduler.admit(request, now) if older is None or not older.waits else None
+        # Taking the place of one that waits adds no work, or is asked for like any other.
+        in_place = older is not None and older.waits and request.adds_nothing_to(older)
+        wait_s = None if in_place else engine.scheduler.admit(request, now)
         if wait_s is not None:
             self.window.congested(request.budget, now)
             return overloaded(wait_s)
         if nbytes:
-            if not frame.complete and not engine.holdings.may_arrive(nbytes, self.owner):
+            # One that will be parked is kept for as long as its client likes, as one that does not arrive.
+            waits = not frame.complete or self.outbox.congested
+            if waits and not engine.holdings.may_arrive(nbytes, self.owner):
                 return make("SLAB_FULL")
             row = engine.slab.reserve(request.lane, plan.slot_bytes(nbytes, has_values))
             if row is None:
@@ -247,7 +261,8 @@ class Session:
         older = self.keys.get(key)
         self.keys[key] = request
         if older is not None and older.waits:
-            request.place = older.key or None
+            if request.adds_nothing_to(older):
+                request.place = older.key or None
             self.engine.withdraw(older, "superseded")
             self.fail(older, make("SUPERSEDED"))
 
@@ -384,6 +399,7 @@ class Session:
 
     def _forget(self, request: Request) -> None:
         del self.in_flight[request.id]
+        self.unpark(request)
         key = request.header.supersede
         if key is not None and self.keys.get(key) is request:
             del self.keys[key]
@@ -412,15 +428,16 @@ class Session:
     def flush(self, now: float) -> None:
         """Hands the outbox to the link. When it cannot take that, what waits here stays undone until it can."""
         congested = self.outbox.flush()
-        if self.link.behind:
+        if self.link.behind and self in self.engine.sessions:
             self.count_unsent()
             self.engine.bound_unsent(now)
         if congested:
             self.patience.taken_at = now
             for request in self.in_flight.values():
-                if request.state is State.QUEUED and self.engine.scheduler.withdraw(request):
+                # Not what is to run again, alone or with half of its batch: there it has its place.
+                if request.in_lane and self.engine.scheduler.withdraw(request):
                     request.state = State.NEW
-                    self.parked.append(request)
+                    self.park(request)
 
     def drained(self, now: float) -> None:
         """The link has sent everything."""
@@ -428,16 +445,30 @@ class Session:
         self.ignored = 0
         self.outbox.drained()
         self.count_unsent()
-        parked, self.parked = self.parked, deque()
-        for request in parked:
-            if request.session is self:  # not cancelled in the meantime
-                self.engine.submit(request, now)
+        for request in list(self.parked.values()):
+            self.unpark(request)
+            self.engine.submit(request, now)
+
+    def park(self, request: Request) -> None:
+        """The request waits until the link has sent enough. Its payload counts as one that has not arrived: that is
+        bounded, and only its client can end it."""
+        request.parked = True
+        self.parked[request.id] = request
+        self.engine.holdings.arriving(request.nbytes, self.owner)
+
+    def unpark(self, request: Request) -> None:
+        """It waits for that no longer."""
+        if request.parked:
+            request.parked = False
+            del self.parked[request.id]
+            self.engine.holdings.arrived(request.nbytes, self.owner)
 
     # ---- the end
 
     def go_away(self, now: float, reason: str = "DRAINING") -> None:
-        """Tells the client to connect elsewhere, or again; what is in flight will be answered."""
-        if self.peer.state == "OPEN":
+        """Tells the client to connect elsewhere, or again; what is in flight will be answered. Who was told for another
+        reason that he should connect again is told when nobody will be there."""
+        if self.peer.state == OPEN or (self.peer.state == DRAINING and reason == "DRAINING"):
             self.send(f.GOAWAY, GoAway(reason))
             self.flush(now)
 
@@ -448,7 +479,7 @@ class Session:
         self.outbox.release_sent()
         if self.unsent_bytes:
             self.count_unsent()
-        why = self.patience.over(self.peer, unsent, self.outbox.congested, now)
+        why = self.patience.over(self.peer, unsent, self.outbox.taken(), now)
         if why or not (self.answers_ping or self.in_flight or unsent):
             return why
         if self.patience.silent(now):
@@ -464,6 +495,15 @@ class Session:
         self.engine.holdings.unsent_bytes += unsent_bytes - self.unsent_bytes
         self.unsent_bytes = unsent_bytes
 
+    def late(self, now: float) -> list[Request]:
+        """Those of its parked requests whose time is over."""
+        return [request for request in self.parked.values() if request.due is not None and request.due <= now]
+
+    def forget_unsent(self) -> None:
+        """What is unsent will never be sent."""
+        self.engine.holdings.unsent_bytes -= self.unsent_bytes
+        self.unsent_bytes = 0
+
     def lost(self) -> None:
         """The connection is gone: nobody waits for what is in flight."""
         if self.arriving is not None:
@@ -473,8 +513,6 @@ class Session:
             self.engine.withdraw(request, "disconnected")
         self.in_flight.clear()
         self.keys.clear()
-        self.parked.clear()
         self.outbox.abandon()
-        self.engine.holdings.unsent_bytes -= self.unsent_bytes
-        self.unsent_bytes = 0
+        self.forget_unsent()
         self.peer.close()

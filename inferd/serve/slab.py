@@ -14,6 +14,8 @@ from inferd.wire.tensor import aligned
 # Rows in a chunk: a batch's worth, as long as that is no more than the second figure.
 CHUNK_ROWS = 64
 CHUNK_BYTES = 1024 * 1024
+# Until so great a part of the slab is taken, as in a fourth.
+ROOMY = 4
 
 
 class Chunk:
@@ -60,8 +62,10 @@ class Slab:
         return chunk, offset
 
     def _new_chunk(self, place: Hashable, row_bytes: int) -> Chunk | None:
-        # When there is no room for many rows there may be for one.
-        for rows in (max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes)), 1):
+        # When there is no room for many rows there may be for one. And when much is taken nobody gets rows that he may
+        # never need: of 16 KiB, and no other row of its size, a chunk is 1 MiB.
+        many = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
+        for rows in (many, 1) if self._extents.used < self.region.nbytes // ROOMY else (1,):
             start = self._extents.take(rows * row_bytes)
             if start is not None:
                 try:

@@ -58,6 +58,7 @@ class Link:
 
     def __init__(self, reads: bool) -> None:
         self.behind = False
+        self.copies = False
         self.closed = False
         self.written = bytearray()
         self._reads = reads

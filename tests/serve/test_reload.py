@@ -292,6 +292,17 @@ def test_a_model_is_another_one_when_its_file_is(tmp_path: Path) -> None:
     assert not replaced(lambda: None)
 
 
+def test_a_folder_that_cannot_be_read_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its model may load all the same, or say what is wrong with it."""
+
+    def denied(path: str) -> list[object]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    settings = Settings(models=(ModelConfig("net", "net:Net", {"weights": str(tmp_path)}),))
+    assert fingerprints(settings) == {"model net": "Permission denied"}
+
+
 # ---- models
 
 NET = """

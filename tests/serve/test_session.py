@@ -20,8 +20,9 @@ from inferd.serve.patience import (
     SILENT_TIMEOUT_S,
     WRITE_TIMEOUT_S,
 )
+from inferd.serve.pool import Arena
 from inferd.serve.refusal import header_of, overloaded, too_late
-from inferd.serve.session import MAX_IGNORED_BYTES, Session
+from inferd.serve.session import MAX_IGNORED_BYTES, Request, Session
 from inferd.wire import frame as f
 from inferd.wire.messages import Error, Hello, Infer
 from inferd.wire.peer import CLIENT, Peer
@@ -33,6 +34,7 @@ class Link:
 
     name = "test"
     behind = False
+    copies = False
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -182,6 +184,131 @@ def test_who_talks_on_and_never_reads_is_cut_all_the_same(engine: Engine) -> Non
     assert "it does not read its answers" in seen
 
 
+def test_who_leaves_even_a_little_unread_is_cut(engine: Engine) -> None:
+    """What he has asked for lies in memory that a worker may wait for. Who takes some of it now and then may go on."""
+    stops, goes_on = Talk(engine), Talk(engine)
+    for talk in (stops, goes_on):
+        talk.link.queued = 20_000
+    seen = []
+    for second in range(1, int(WRITE_TIMEOUT_S) + 3):
+        for talk in (stops, goes_on):
+            talk.say(f.pack_prefix(f.CANCEL, 99, 0), float(second))
+        goes_on.link.queued -= 100
+        assert goes_on.session.overdue(float(second)) == ""
+        seen.append(stops.session.overdue(float(second)))
+    assert "it does not read its answers" in seen
+
+
+def test_who_takes_his_answers_slowly_is_cut_when_a_worker_waits_for_their_memory(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one look to the next; who takes them at the rate that is asked of payloads is not."""
+    monkeypatch.setattr(NoLoop, "call_later", lambda self, delay_s, call: None, raising=False)
+    now = 100.0
+    monkeypatch.setattr(engine, "clock", lambda: now)
+    slow, brisk, other = (Talk(engine) for _ in range(3))
+    region = Region.create("arena", 4 * 1024 * 1024)
+    arena = Arena(region, 0)
+    for number, talk in enumerate((slow, brisk)):
+        engine.sessions.add(talk.session)
+        talk.session.outbox.push_result(b"head", arena, number * 1_000_000, 900_000)
+        talk.link.queued = 900_000
+        talk.session.flush(now)
+        talk.session.overdue(now)
+    engine.sessions.add(other.session)
+    [worker] = engine.pool.workers
+    worker.arena, worker.batch_id = arena, 7
+    for taken, waits, over in ((1000, False, False), (1000, True, False), (1000, True, True)):
+        now += 1.0
+        arena.starved = waits
+        slow.link.queued -= taken
+        brisk.link.queued -= 200_000
+        engine._keep_house()
+        assert (slow.link.closed, brisk.link.closed, other.link.closed) == (over, False, False)
+    worker.arena = None
+    region.close()
+
+
+def test_what_waits_for_a_slow_reader_does_not_own_the_slab(engine: Engine) -> None:
+    """It counts as what has not arrived, until its client reads, cancels or goes; and its deadline holds."""
+    talk = Talk(engine)
+    talk.link.behind, talk.link.queued = True, 2_000_000
+    talk.say(f.pack_prefix(f.PING, 1, 0))
+    assert talk.session.outbox.congested
+    half = engine.slab.region.nbytes // 2
+    for request_id in range(1, 9):
+        talk.infer(request_id, half // 4)
+    waiting = sorted(talk.session.parked)
+    assert waiting == [1, 2, 3] and sorted(talk.session.in_flight) == waiting
+    assert engine.holdings.arriving_bytes == 3 * half // 4 and b"SLAB_FULL" in talk.link.written[-1]
+    talk.say(f.pack_prefix(f.CANCEL, 1, 0))
+    talk.session.parked[2].due = 5.0
+    assert talk.session.late(4.9) == []
+    engine.answers.too_late(talk.session.late(5.0), 5.0)
+    assert sorted(talk.session.parked) == [3] and engine.holdings.arriving_bytes == half // 4
+    talk.link.behind, talk.link.queued = False, 0
+    talk.session.drained(6.0)
+    assert engine.scheduler.queued == 1 and engine.holdings.arriving_bytes == 0 and not talk.session.parked
+
+
+def test_what_runs_again_keeps_its_place_when_its_client_does_not_read(engine: Engine) -> None:
+    """Its worker died, and it runs alone: parked, it would come back in company."""
+    talk = Talk(engine)
+    talk.infer(1, 100)
+    batch = engine.scheduler.take(0.0).batch
+    assert batch is not None and engine.scheduler.lost(batch) == []
+    talk.link.behind, talk.link.queued = True, 2_000_000
+    talk.say(f.pack_prefix(f.PING, 1, 0))
+    assert talk.session.outbox.congested and not talk.session.parked and engine.scheduler.queued == 1
+
+
+def test_only_a_request_that_is_no_more_work_has_the_place_of_the_one_before(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few more letters are none. Anything else is admitted as if it were new, at a place of its own."""
+    asked: list[int] = []
+    monkeypatch.setattr(engine.scheduler, "admit", lambda request, now: asked.append(request.id))
+    talk = Talk(engine)
+
+    def ask(request_id: int, nbytes: int, rows: int = 1, priority: str = "standard") -> Request:
+        table, end = layout([("x", "UINT8", (rows, nbytes))])
+        header = Infer("m", table, end, rows=rows, supersede="key", priority=priority)
+        talk.say(talk.peer.send(f.INFER, header, request_id, rows * nbytes) + bytes(rows * nbytes))
+        return talk.session.in_flight[request_id]
+
+    first = ask(1, 64)
+    assert ask(2, 128).place == first.key
+    assert ask(3, 512).place is None
+    assert ask(4, 64, rows=8).place is None
+    assert ask(5, 64, rows=8).place is not None
+    assert ask(6, 64, rows=8, priority="interactive").place is None
+    assert asked == [1, 3, 4, 6]
+
+
+def test_over_tls_the_workers_memory_is_free_at_once(engine: Engine) -> None:
+    """What is written there is a copy, encrypted; and it counts as the daemon's own memory until it is taken."""
+    talk = Talk(engine)
+    talk.link.copies = True
+    region = Region.create("arena", 4 * 1024 * 1024)
+    arena = Arena(region, 0)
+    talk.session.outbox.push_result(b"head", arena, 0, 900_000)
+    talk.link.queued = 900_000
+    talk.session.flush(0.0)
+    assert arena.held == 0 and arena.freed == [0, 900_032] and len(talk.link.written[-1]) == 900_000
+    assert talk.session.outbox.waiting() == 900_000
+    del arena
+    region.close()
+
+
+def test_who_shall_connect_again_is_told_when_nobody_will_be_there(engine: Engine) -> None:
+    """GOAWAY for other models, and another one when the daemon stops; for other models only once."""
+    talk = Talk(engine)
+    goaway = f.pack_prefix(f.GOAWAY, 0, 0)[:5]
+    for reason, told in (("MODELS_CHANGED", 1), ("MODELS_CHANGED", 1), ("DRAINING", 2)):
+        talk.session.go_away(0.0, reason)
+        assert sum(written.startswith(goaway) for written in talk.link.written) == told
+
+
 def test_who_has_something_in_flight_is_asked_whether_it_is_there(engine: Engine) -> None:
     """Two PINGs without an answer, and it is cut; a PONG is answer enough, and so is taking what is sent."""
     talk = Talk(engine)
@@ -227,8 +354,12 @@ def test_when_all_together_have_too_much_unsent_the_worst_goes(engine: Engine, m
     for second in range(1, 4):
         reader.session.patience.taken_at = float(second)
     reader.link.queued = 8_000_000
-    reader.session.flush(3.0)
+    # The link of one that is cut says so in the loop's next turn.
+    for talk in (reader, small, large):
+        talk.session.flush(3.0)
     assert large.link.closed and small.link.closed is False and reader.link.closed is False
+    large.session.lost()
+    assert engine.holdings.unsent_bytes == 10_000_000
 
 
 def test_an_idle_connection_may_stay(engine: Engine) -> None:

@@ -42,6 +42,12 @@ def test_a_slab_without_room_says_so_and_recovers(slab: Slab) -> None:
     assert slab.reserve("a", 1024 * 1024) is None
 
 
+def test_rows_of_many_sizes_do_not_take_the_slab_with_what_they_do_not_use(slab: Slab) -> None:
+    """Each opens a chunk for more of its size only while there is much room: 180 rows of 16 KiB are 2.8 MiB of 4."""
+    rows = [slab.reserve(number, 16 * 1024) for number in range(180)]
+    assert all(rows) and slab.reserve("other", 128 * 1024) is not None
+
+
 def test_when_a_chunk_does_not_fit_a_row_may(slab: Slab) -> None:
     """Little room is used row by row."""
     big = [slab.reserve("big", 1024 * 1024) for _ in range(3)]

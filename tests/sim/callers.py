@@ -56,6 +56,7 @@ class Line:
     def __init__(self, client: Client, engine: Engine, loop: VirtualLoop, turn_cost_s: float) -> None:
         self.name = f"client {client.number}"
         self.behind = False
+        self.copies = False
         self.gone = False
         self.closing = False
         self.closed_at = math.inf  # when the daemon wanted it to end
