@@ -50,7 +50,7 @@ chaos: venv     ## the daemon's core in made-up lives full of faults, on a virtu
 fuzz: venv      ## hostile bytes at decoders and session, SECONDS=120, or FRAMES=10000000 however long that takes
 	$(BIN)/python -m tests.fuzz.run $(if $(FRAMES),--frames $(FRAMES),--seconds $(or $(SECONDS),120))
 
-fuzz-live: venv ## FRAMES=100000 mutated frames at a live daemon (4 minutes; 1000000: 40), and what a good client notices
+fuzz-live: venv ## FRAMES=100000 mutated frames at a live daemon (2 minutes; 1000000: 18), and what a good client notices
 	$(BIN)/python -m tests.fuzz.live --frames $(or $(FRAMES),100000)
 
 faults-short: venv  ## a short form of every fault (about 2 minutes)

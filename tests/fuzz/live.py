@@ -1,6 +1,6 @@
 """Mutated frames at a live daemon, while a good client measures: `make fuzz-live FRAMES=1000000`, or
 
-    python -m tests.fuzz.live --frames 1000000 [--rate 1500] [--window 10]
+    python -m tests.fuzz.live --frames 1000000 [--rate 3000] [--window 10]
 
 Three kinds of windows in turn: quiet; a flood of good frames; a flood with damage in them: as many frames a second, in
 as many connections. The good client sends one request after the other over the Unix socket, and checks each answer.
@@ -278,7 +278,7 @@ def run(frames: int, rate: float, window_s: float, seed: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Mutated frames at a live daemon.")
     parser.add_argument("--frames", type=int, default=1_000_000)
-    parser.add_argument("--rate", type=float, default=1500.0, help="frames a second, of both floods")
+    parser.add_argument("--rate", type=float, default=3000.0, help="frames a second, of both floods")
     parser.add_argument("--window", type=float, default=10.0, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flood", choices=("good", "mutated"), help=argparse.SUPPRESS)
