@@ -21,8 +21,6 @@ T = TypeVar("T", bound=Ticket)
 GREEDY = 0.85
 # How long after a refusal a lane counts as overloaded, in budgets.
 OVERLOADED_FOR = 2.0
-# How long after a refusal a lane counts as overloaded, in budgets.
-OVERLOADED_FOR = 2.0
 # CoDel (Nichols and Jacobson, ACM Queue 10(5), 2012) for tickets with neither deadline nor objective: queueing longer
 # than the target for all of an interval is a standing queue. As in servers that cannot count on senders to slow down
 # (Maurer, "Fail at Scale", ACM Queue 13(8), 2015), all that have waited longer are then refused, until none has: one

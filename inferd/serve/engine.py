@@ -28,8 +28,7 @@ from inferd.serve.admission import Door, Model, Plan
 from inferd.serve.answers import Answers, Ran
 from inferd.serve.executor import Executor
 from inferd.serve.holdings import Holdings
-from inferd.serve.patience import LEAST_BYTES_PER_S
-from inferd.serve.pool import Arena, Pool
+from inferd.serve.pool import Pool
 from inferd.serve.refusal import too_late
 from inferd.serve.session import Request, Session
 from inferd.serve.slab import Slab
@@ -103,7 +102,6 @@ class Engine:
         self._expiry: asyncio.TimerHandle | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._expiry_at = float("inf")
-        self._waited: set[int] = set()  # batches whose workers waited for room in their arena, at the last look
 
     async def start(self) -> None:
         """Starts the workers; returns when they can serve.
@@ -439,10 +437,9 @@ class Engine:
         now = self.clock()
         try:
             self.holdings.give_back(len(self.sessions))
-            starved = self._starved()
             for session in list(self.sessions):
                 why = session.overdue(now)
-                if not why and starved and session.patience.pace < LEAST_BYTES_PER_S and session.outbox.holds(starved):
+                if not why and session.patience.slow and session.outbox.starves:
                     why = "it takes its answers too slowly, and a worker waits for the memory that they are in"
                 if why:
                     self.cut(session, why, now)
@@ -455,13 +452,6 @@ class Engine:
         finally:
             # Also after a defect, which the loop logs: without it nobody who stalls would ever be cut again.
             self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
-
-    def _starved(self) -> list[Arena]:
-        """The arenas in which workers have waited for room since the last look, for the same batch."""
-        before = self._waited
-        waiting = [worker for worker in self.pool.workers if worker.arena is not None and worker.arena.starved]
-        self._waited = {worker.batch_id for worker in waiting}
-        return [worker.arena for worker in waiting if worker.arena is not None and worker.batch_id in before]
 
     def cut(self, session: Session, why: str, now: float) -> None:
         """Ends a connection that is a burden on others."""

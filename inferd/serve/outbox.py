@@ -8,7 +8,7 @@ place is held until the kernel has taken them. Synchronous; the socket is behind
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Protocol
 
 from inferd.serve.pool import Arena
@@ -133,9 +133,10 @@ class Outbox:
         """Bytes that the kernel has taken since the link opened."""
         return self._written - self._link.unsent()
 
-    def holds(self, arenas: Collection[Arena]) -> bool:
-        """Whether something of one of these is still to be sent."""
-        return any(arena in arenas for _, arena, _, _ in self._held)
+    @property
+    def starves(self) -> bool:
+        """Whether a worker waits for room in an arena of which something is still to be sent here."""
+        return any(arena.starved for _, arena, _, _ in self._held)
 
     def drained(self) -> None:
         """The link has sent everything."""

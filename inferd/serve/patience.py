@@ -25,10 +25,11 @@ NOT_READ = "it does not read its answers"
 
 
 class Patience:
-    """One connection's. `heard_at` is when it was read last, `taken_at` when its client last took something, `pace` how
-    many bytes it took between the last two looks."""
+    """One connection's. `heard_at` is when it was read last, `taken_at` when its client last took something; `slow`
+    says that it takes what is sent to it at less than LEAST_BYTES_PER_S, after PAYLOAD_GRACE_S."""
 
     __slots__ = (
+        "_behind_from",
         "_behind_since",
         "_opened_at",
         "_pinged_at",
@@ -36,7 +37,7 @@ class Patience:
         "_taken",
         "_unfinished",
         "heard_at",
-        "pace",
+        "slow",
         "taken_at",
     )
 
@@ -45,24 +46,30 @@ class Patience:
         self.heard_at = self.taken_at = now
         self._unfinished: tuple[int, bool] | None = None  # the frame that was half here at the last look
         self._taken = 0  # bytes, at the last look
-        self._behind_since: float | None = None  # has had something to take since then
-        self.pace = 0
+        self._behind_since: float | None = None  # has had something to take since then, and had taken so many bytes
+        self._behind_from = 0
+        self.slow = False
 
-    def over(self, peer: Peer, unsent: int, taken: int, now: float) -> str:
+    def over(self, peer: Peer, unsent: int, taken: int, congested: bool, now: float) -> str:
         """Why it is over, or "". `unsent` is how many bytes its client has not taken, `taken` how many it has."""
-        self.pace, self._taken = taken - self._taken, taken
-        if self.pace > 0 and self._behind_since is not None:
+        if taken > self._taken and self._behind_since is not None:
             # Slow, but it reads. What goes at once may only lie in the kernel, for somebody who is gone.
             self.taken_at = now
+        self._taken = taken
         if not unsent:
             self._behind_since = None
         elif self._behind_since is None:
-            self._behind_since = now
+            self._behind_since, self._behind_from = now, taken
+        self.slow = self._behind_since is not None and (
+            taken - self._behind_from < LEAST_BYTES_PER_S * (now - self._behind_since - PAYLOAD_GRACE_S)
+        )
         if peer.state == START:
             return "no HELLO" if now - self._opened_at > HELLO_TIMEOUT_S else ""
-        # However little it leaves unread: what it has asked for lies in memory that others wait for.
-        if self._behind_since is not None and now - max(self.taken_at, self._behind_since) > WRITE_TIMEOUT_S:
-            return NOT_READ
+        # Also one that leaves little unread, and goes on talking: that lies in memory that a worker may need.
+        if self._behind_since is not None:
+            patience_s = WRITE_TIMEOUT_S if congested else SILENT_TIMEOUT_S
+            if now - max(self.taken_at, self._behind_since) > patience_s:
+                return NOT_READ
         unfinished = peer.unfinished
         if unfinished is None:
             self._unfinished = None

@@ -12,11 +12,12 @@ loop. What a file holds counts as a part of the setting that names it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inferd import log
@@ -26,12 +27,14 @@ from inferd.errors import ConfigError, InferdError, make
 from inferd.serve.notify import Notifier
 from inferd.serve.secret import located
 from inferd.serve.tls import context_of
-from inferd.serve.tokens import GATEWAY, read_tokens
+from inferd.serve.tokens import GATEWAY, Tokens, read_tokens
 from inferd.wire import frame as f
 from inferd.wire.peer import CLOSED
 from inferd.wire.values import pack_values
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from inferd.serve.engine import Engine
     from inferd.serve.gateway import Gateway
     from inferd.serve.session import Session
@@ -60,6 +63,17 @@ class Difference(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.settings) or self.of_models
+
+
+class Wanted(NamedTuple):
+    """What was read for a reload: the settings, the files' fingerprints, what is different, and what is to be in
+    force."""
+
+    settings: Settings
+    fingerprints: dict[str, str]
+    different: Difference
+    tokens: Tokens | None
+    tls: SSLContext | None
 
 
 def difference(old: Settings, new: Settings, had: dict[str, str], have: dict[str, str]) -> Difference:
@@ -225,59 +239,49 @@ class Reloader:
         cannot be used.
         """
         if self._one_at_a_time.locked():
-            self._check()
+            with _told():
+                self._wanted()
         self._newest += 1
         self._engine.workers.give_up(_superseded())
         return await self._one_reload(self._newest)
-
-    def _check(self) -> None:
-        try:
-            self._reread().check()
-        except InferdError as error:
-            _log_failure(error)
-            raise
 
     async def _one_reload(self, number: int) -> list[str]:
         async with self._one_at_a_time:
             self.last = {"at": time.time(), "state": "running"}
             self._notifier.reloading()
             try:
-                changed = await self._reload(number)
+                with _told():
+                    changed = await self._reload(number)
             except InferdError as error:
-                self._failed(error)
+                self.last = {"at": time.time(), "state": "failed"}
+                self._notifier.status(f"the last reload changed nothing: {error}")
+                self._notifier.ready()
                 raise
-            except Exception as error:
-                log.logger.exception("task_failed")
-                defect = ConfigError("the reload has met a defect of inferd's; the log has it")
-                self._failed(defect)
-                raise defect from error
             self.last = {"at": time.time(), "state": "changed" if changed else "nothing changed"}
             log.event("reloaded", changed=changed or ["nothing"])
             self._notifier.status("")
             self._notifier.ready()
             return changed
 
-    def _failed(self, error: InferdError) -> None:
-        self.last = {"at": time.time(), "state": "failed"}
-        _log_failure(error)
-        self._notifier.status(f"the last reload changed nothing: {error}")
-        self._notifier.ready()
-
-    async def _reload(self, number: int) -> list[str]:
-        engine = self._engine
-        old, new = engine.settings, self._reread()
+    def _wanted(self) -> Wanted:
+        """Reads what is wanted now. Raises ConfigError for what cannot be had."""
+        new = self._reread()
         new.check()
         have = fingerprints(new)
-        what = difference(old, new, self._fingerprints, have)
+        what = difference(self._engine.settings, new, self._fingerprints, have)
         stuck = [name for name in what.settings if name in NEEDS_RESTART]
         if stuck:
             raise ConfigError(f"needs a restart: {', '.join(stuck)}")
-        if not what:
-            return []
         tokens = read_tokens(new.tokens) if new.tokens else None
         if tokens is not None and self._gateway is not None:
             tokens.add(GATEWAY, self._gateway.token)
-        tls = context_of(new)
+        return Wanted(new, have, what, tokens, context_of(new))
+
+    async def _reload(self, number: int) -> list[str]:
+        engine = self._engine
+        old, (new, have, what, tokens, tls) = engine.settings, self._wanted()
+        if not what:
+            return []
         models = None
         if what.of_models:
             if number < self._newest:
@@ -297,8 +301,17 @@ class Reloader:
         return words(what, old, new)
 
 
-def _log_failure(error: InferdError) -> None:
-    log.event("reload_failed", level=40, error=str(error), effect="nothing was changed")
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A reload that fails is in the log; and whatever it fails with, its caller hears a sentence."""
+    try:
+        yield
+    except InferdError as error:
+        log.event("reload_failed", level=40, error=str(error), effect="nothing was changed")
+        raise
+    except Exception as error:
+        log.logger.exception("reload_failed")
+        raise ConfigError("the reload has met a defect of inferd's, and nothing was changed; the log has it") from error
 
 
 def _superseded() -> ConfigError:

@@ -246,9 +246,11 @@ class Session:
             self.window.congested(request.budget, now)
             return overloaded(wait_s)
         if nbytes:
-            # One that will be parked is kept for as long as its client likes, as one that does not arrive.
+            # One that will be parked is kept for as long as its client likes, as one that does not arrive; but in the
+            # place of another that is, it is nothing more.
             waits = not frame.complete or self.outbox.congested
-            if waits and not engine.holdings.may_arrive(nbytes, self.owner):
+            replaces = older is not None and older.parked and in_place
+            if waits and not replaces and not engine.holdings.may_arrive(nbytes, self.owner):
                 return make("SLAB_FULL")
             row = engine.slab.reserve(request.lane, plan.slot_bytes(nbytes, has_values))
             if row is None:
@@ -434,8 +436,13 @@ class Session:
         if congested:
             self.patience.taken_at = now
             for request in self.in_flight.values():
-                # Not what is to run again, alone or with half of its batch: there it has its place.
-                if request.in_lane and self.engine.scheduler.withdraw(request):
+                # Not what is to run again, alone or with half of its batch: there it has its place. And no more than
+                # may be kept for who does not read: the rest is computed, as if it had been asked for by another.
+                if (
+                    request.in_lane
+                    and self.engine.holdings.may_arrive(request.nbytes, self.owner)
+                    and self.engine.scheduler.withdraw(request)
+                ):
                     request.state = State.NEW
                     self.park(request)
 
@@ -479,7 +486,7 @@ class Session:
         self.outbox.release_sent()
         if self.unsent_bytes:
             self.count_unsent()
-        why = self.patience.over(self.peer, unsent, self.outbox.taken(), now)
+        why = self.patience.over(self.peer, unsent, self.outbox.taken(), self.outbox.congested, now)
         if why or not (self.answers_ping or self.in_flight or unsent):
             return why
         if self.patience.silent(now):

@@ -585,7 +585,11 @@ def test_a_newer_reload_takes_the_place_of_one_that_still_loads(tmp_path: Path, 
             nets.problem = "line 3: no such setting"
             with pytest.raises(ConfigError, match="line 3"):
                 nets.reload()
-            nets.problem = ""
+            nets.problem, usable = "", nets.settings
+            nets.edit(slab_mib=512)
+            with pytest.raises(ConfigError, match="needs a restart: slab_mib"):
+                nets.reload()
+            nets.settings = usable
             assert len(daemon.engine.pool.workers) == 2  # one that cannot be used ends nobody
             if by_signal:
                 daemon.ask(reloader.hung_up)

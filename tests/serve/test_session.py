@@ -185,12 +185,12 @@ def test_who_talks_on_and_never_reads_is_cut_all_the_same(engine: Engine) -> Non
 
 
 def test_who_leaves_even_a_little_unread_is_cut(engine: Engine) -> None:
-    """What he has asked for lies in memory that a worker may wait for. Who takes some of it now and then may go on."""
+    """Though he talks on: it lies in memory that a worker may need. Who takes some of it now and then may go on."""
     stops, goes_on = Talk(engine), Talk(engine)
     for talk in (stops, goes_on):
         talk.link.queued = 20_000
     seen = []
-    for second in range(1, int(WRITE_TIMEOUT_S) + 3):
+    for second in range(1, int(SILENT_TIMEOUT_S) + 3):
         for talk in (stops, goes_on):
             talk.say(f.pack_prefix(f.CANCEL, 99, 0), float(second))
         goes_on.link.queued -= 100
@@ -202,9 +202,9 @@ def test_who_leaves_even_a_little_unread_is_cut(engine: Engine) -> None:
 def test_who_takes_his_answers_slowly_is_cut_when_a_worker_waits_for_their_memory(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From one look to the next; who takes them at the rate that is asked of payloads is not."""
+    """After the grace that payloads have; who takes them at the rate that is asked of payloads is not."""
     monkeypatch.setattr(NoLoop, "call_later", lambda self, delay_s, call: None, raising=False)
-    now = 100.0
+    now = 0.0
     monkeypatch.setattr(engine, "clock", lambda: now)
     slow, brisk, other = (Talk(engine) for _ in range(3))
     region = Region.create("arena", 4 * 1024 * 1024)
@@ -218,13 +218,15 @@ def test_who_takes_his_answers_slowly_is_cut_when_a_worker_waits_for_their_memor
     engine.sessions.add(other.session)
     [worker] = engine.pool.workers
     worker.arena, worker.batch_id = arena, 7
-    for taken, waits, over in ((1000, False, False), (1000, True, False), (1000, True, True)):
+    grace = int(PAYLOAD_GRACE_S)
+    for second in range(1, grace + 6):
         now += 1.0
-        arena.starved = waits
-        slow.link.queued -= taken
-        brisk.link.queued -= 200_000
+        arena.starved = second in (1, grace + 3)
+        slow.link.queued -= 1000
+        if second % 4 == 0:
+            brisk.link.queued -= 4 * LEAST_BYTES_PER_S  # in lumps, as kernels and proxies hand it on
         engine._keep_house()
-        assert (slow.link.closed, brisk.link.closed, other.link.closed) == (over, False, False)
+        assert (slow.link.closed, brisk.link.closed, other.link.closed) == (second >= grace + 3, False, False)
     worker.arena = None
     region.close()
 
@@ -249,6 +251,14 @@ def test_what_waits_for_a_slow_reader_does_not_own_the_slab(engine: Engine) -> N
     talk.link.behind, talk.link.queued = False, 0
     talk.session.drained(6.0)
     assert engine.scheduler.queued == 1 and engine.holdings.arriving_bytes == 0 and not talk.session.parked
+    other = Talk(engine)
+    for request_id in range(1, 7):
+        other.infer(request_id, half // 4)
+    assert engine.scheduler.queued == 7
+    other.link.behind, other.link.queued = True, 2_000_000
+    other.say(f.pack_prefix(f.PING, 1, 0))  # now it is congested, with more in the queue than may be parked
+    assert len(other.session.parked) == 3 and engine.scheduler.queued == 4
+    assert engine.holdings.may_arrive(half // 8, engine.holdings.client("another"))
 
 
 def test_what_runs_again_keeps_its_place_when_its_client_does_not_read(engine: Engine) -> None:
