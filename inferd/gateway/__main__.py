@@ -27,8 +27,9 @@ def main() -> None:
     # Ctrl-C, and the end of a terminal, go to all who are in it; when to go is the daemon's word.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    orders = sys.stdin.buffer
-    settings = GatewaySettings.parse(orders.readline())
+    # Without a buffer: what follows the first line belongs to the loop.
+    with open(0, "rb", buffering=0, closefd=False) as orders:
+        settings = GatewaySettings.parse(orders.readline())
     log.set_up(settings.log_format, settings.log_level)
     uvloop.run(_serve(settings))
 

@@ -103,7 +103,8 @@ class Callers:
         for entry in left:
             await entry.client.close()
         for key, entry in list(self._entries.items()):
-            if not entry.users and now - entry.idle_since > IDLE_S:
+            # While one is closed, others come and go: it may have been closed, or made anew.
+            if self._entries.get(key) is entry and not entry.users and now - entry.idle_since > IDLE_S:
                 del self._entries[key]
                 await entry.client.close()
 

@@ -19,6 +19,8 @@ from inferd.wire.tensor import ITEM_BYTES, MAX_DIM, MAX_DIMS, MAX_TENSORS, Spec
 LENGTH = struct.Struct("<I")  # in front of each element of a binary BYTES tensor
 # Thirty years. A number of JSON can have any size, and that of a float must do.
 MAX_TIMEOUT_US = 1e15
+# Of a body: reading JSON holds up everybody, in whatever thread it is done, for 76 ms with so much of it.
+MAX_JSON_BYTES = 4 * 1024 * 1024
 # What JSON may have for a datatype; the others are whole numbers, or numbers.
 _OF_JSON: dict[str, tuple[set[type], str]] = {BYTES: ({str}, "text"), "BOOL": ({bool}, "true or false")}
 
@@ -29,6 +31,11 @@ def parse(body: memoryview, json_bytes: int | None, signature: Signature) -> Ask
         json_bytes = len(body)
     if not 0 <= json_bytes <= len(body):
         raise make("BODY", problem=f"has {len(body)} bytes, and {json_bytes} are said to be JSON")
+    if json_bytes > MAX_JSON_BYTES:
+        problem = (
+            f"has {json_bytes} bytes of JSON, and at most {MAX_JSON_BYTES} are read; send tensors in the binary form"
+        )
+        raise make("BODY", problem=problem)
     fields = _json(body[:json_bytes], "the body")
     if not isinstance(fields, dict):
         raise make("BODY", problem="must be a JSON object")

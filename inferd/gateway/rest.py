@@ -22,8 +22,8 @@ from inferd.gateway.oip_request import parse
 
 JSON_BYTES = "Inference-Header-Content-Length"
 DEFAULT_TIMEOUT_MS = 30_000.0
-# Larger bodies are turned into inputs, and larger results into bodies, in a thread: 4 MB of JSON take 76 ms, in which
-# nobody else would be served.
+# Larger bodies are turned into inputs, and larger results into bodies, in a thread, where tensors are copied beside all
+# else. What JSON there is holds up others all the same, and so is bounded (oip_request.py), or written in pieces.
 IN_PLACE_BYTES = 64 * 1024
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from inferd.errors import RequestError
 from inferd.gateway.oip import Asked, Signature
-from inferd.gateway.oip_answer import answer
+from inferd.gateway.oip_answer import AT_ONCE, answer
 from inferd.gateway.oip_request import parse
 
 MODEL = {
@@ -169,6 +169,30 @@ def test_what_json_cannot_hold_is_null() -> None:
     assert bytes(data) == array.tobytes()
     with pytest.raises(RequestError, match="no form for"):
         answer({"y": [{"k": b"\xff"}]}, None, Asked({}, True), Signature(OPEN))
+
+
+def test_many_numbers_are_all_there() -> None:
+    """They are written in pieces, in which others are served; a null is no matter for the pieces."""
+    model = signature("FP32", [-1])
+    numbers = np.arange(3 * AT_ONCE + 5, dtype=np.float32)
+    numbers[AT_ONCE] = math.nan
+    [body], binary = answer({"x": numbers}, None, asked(model, tensor("FP32", [1], [1])), model)
+    [output] = json.loads(bytes(body))["outputs"]
+    assert binary is None and output["shape"] == [3 * AT_ONCE + 5]
+    assert output["data"] == [None if math.isnan(number) else number for number in numbers.tolist()]
+    [body], _ = answer({"x": np.empty((0, 4), np.int8)}, None, asked(model, tensor("FP32", [1], [1])), model)
+    assert json.loads(bytes(body))["outputs"] == [{"name": "x", "datatype": "INT8", "shape": [0, 4], "data": []}]
+
+
+def test_json_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is served while it is read. The binary form has none but the body's."""
+    monkeypatch.setattr("inferd.gateway.oip_request.MAX_JSON_BYTES", 300)
+    model = signature("FP32", [-1])
+    told = refusal(model, tensor("FP32", [1, 100], [0.5] * 100)).message
+    assert "bytes of JSON, and at most 300 are read; send tensors in the binary form" in told
+    numbers = np.zeros(100, np.float32)
+    row = {"name": "x", "datatype": "FP32", "shape": [1, 100], "parameters": {"binary_data_size": 400}}
+    assert asked(model, row, binary=numbers.tobytes()).inputs["x"].size == 100
 
 
 def test_only_what_was_asked_for_goes_back() -> None:

@@ -223,6 +223,31 @@ def test_without_tokens_nobody_is_several() -> None:
         assert server.connections == 1
 
 
+def test_callers_that_come_and_go_during_a_sweep_do_not_end_it() -> None:
+    """Closing one takes a while: the next may have been closed meanwhile, or be another one by now."""
+
+    async def test(callers: Callers, server: FakeServer) -> None:
+        for caller in ("a", "b", "c"):
+            async with callers.client(caller, "") as client:
+                await client.models()
+        a, b, c = (callers._entries[caller, ""] for caller in "abc")
+        close = a.client.close
+
+        async def slowly() -> None:
+            del callers._entries["b", ""]
+            callers._entries["c", ""] = callers._entries.pop(("c", ""))
+            await b.client.close()
+            async with callers.client("b", "") as client:
+                await client.models()
+            await close()
+
+        a.client.close = slowly  # type: ignore[method-assign]
+        await callers.sweep(c.idle_since + 61)
+        assert list(callers._entries) == [("b", "")] and callers._entries["b", ""] is not b
+
+    with_server(test)
+
+
 def test_idle_callers_are_closed() -> None:
     """After a minute without a request, and not while one runs."""
 

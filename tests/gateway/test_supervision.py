@@ -17,7 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from inferd.config import Settings
+from inferd.serve.gateway import Gateway
 from inferd.wire import frame as f
+from inferd.wire.address import Address
 from tests.cli.test_cli_serve import refusal
 from tests.gateway.serving import MODELS, Served, page, serving
 
@@ -87,6 +90,24 @@ def test_a_killed_gateway_comes_back_where_it_was(gate: Served) -> None:
     assert answers and not refused
     assert gate.status()["state"] == "ready"
     assert gate.stop() == 0
+
+
+def test_what_is_said_while_it_starts_is_heard() -> None:
+    """One that replaces another while the daemon drains, or reloads, is told so before it has read its first line."""
+
+    async def go() -> str:
+        gateway = Gateway(Settings(), Address(host="127.0.0.1", port=0))
+        gateway.bind()
+        gateway.drain()
+        await gateway.start()
+        try:
+            url = f"http://{gateway.address.host}:{gateway.address.port}/readyz"
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                return await answer.text()
+        finally:
+            await gateway.close()
+
+    assert "shutting down" in asyncio.run(go())
 
 
 def test_a_stopped_gateway_does_not_hold_the_daemon_up(gate: Served) -> None:
