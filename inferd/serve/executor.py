@@ -17,6 +17,10 @@ class WorkerEvents(Protocol):
     def on_started(self, worker: int, pid: int) -> None:
         """The worker exists; it is loading its models."""
 
+    def on_not_started(self, worker: int, why: str) -> None:
+        """There is no process for the worker that was spawned: the system had none, or no descriptor. Nothing more
+        will be heard of it."""
+
     def on_packet(self, worker: int, message: list[Any]) -> None:
         """The worker said something (inferd.wire.batch)."""
 
@@ -32,7 +36,7 @@ class Executor(Protocol):
 
     def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
         """Begins a worker on `device` with the models of `settings`; returns its arena. With `warm_up` it measures how
-        long their batches take. Raises OSError when there is no memory for one."""
+        long their batches take. Raises OSError when the system has no memory or no descriptor for one."""
 
     def send(self, worker: int, packet: bytes) -> None:
         """One packet to a worker. One that is gone says so with `on_exit`, not here."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from inferd.memory import Region
 
@@ -79,6 +79,7 @@ class Worker(Generic[B]):
         "compute_us",
         "condition",
         "deaths",
+        "described",
         "device",
         "fruitless",
         "hangs_at",
@@ -110,6 +111,7 @@ class Worker(Generic[B]):
         self.fruitless = 0  # deaths in a row without a finished batch, but for those that a request is guilty of
         self.last_exit = ""  # how the last process ended
         self.leaving = False  # others have taken over: it finishes its batch, and no process follows
+        self.described: list[dict[str, Any]] = []  # what its process has said of its models, until it has said all
         self.positions: dict[str, int] = {}  # the numbers by which its process knows its models
 
     @property
@@ -171,6 +173,12 @@ class Pool(Generic[B]):
         worker.busy_since = now
         worker.hangs_at = now + patience_s
         worker.arena = Arena(arena, worker.id)
+        worker.described = []
+
+    def not_started(self, worker: Worker[B]) -> None:
+        """There is no process for it after all. That is no death: nothing was lost with it."""
+        worker.condition = Condition.GONE
+        worker.arena = None
 
     def loaded(self, worker: Worker[B], now: float) -> None:
         """Its process has loaded its models, and cannot hang in that any more."""

@@ -1,11 +1,13 @@
 """The process executor: workers from the fork server, one SEQPACKET channel each.
 
-A worker's death is the pidfd's word: an end of file can be held back by a grandchild that the model forked.
+A worker's death is the pidfd's word: an end of file can be held back by a grandchild that the model forked. The fork
+server, whose child it is, says so too, and how it ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -26,6 +28,8 @@ FORK_SERVER = "inferd.work.forkserver"
 CHANNEL_BUFFER_BYTES = 1024 * 1024
 # How long a worker's end waits for the fork server to say how it ended; mostly that takes less than a millisecond.
 STATUS_TIMEOUT_S = 0.25
+# Before the system is asked again for a descriptor or a process that it did not have.
+AGAIN_S = 1.0
 
 
 class _Process:
@@ -61,40 +65,57 @@ class ProcessExecutor:
         self._launch()
 
     def _launch(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._fork_server = subprocess.Popen(
-                [sys.executable, "-P", "-m", FORK_SERVER, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+        with contextlib.ExitStack() as kept:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            kept.enter_context(ours)
+            with theirs:
+                self._fork_server = subprocess.Popen(
+                    [sys.executable, "-P", "-m", FORK_SERVER, str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            kept.pop_all()
         ours.setblocking(False)
         self._control = ours
         self._loop.add_reader(ours, self._on_control)
 
-    def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
-        arena = Region.create(f"arena-{worker}", settings.arena_mib * MIB)
-        ours, theirs = _channel()
-        our_ahead, their_ahead = _channel()
-        self._processes[worker] = _Process(ours, our_ahead)
-        spec = {
-            "worker": worker,
-            "device": device,
-            "threads": self._threads,
-            "models": [asdict(model) for model in settings.models],
-            "slab_bytes": self._slab.nbytes,
-            "arena_bytes": arena.nbytes,
-            "warm_up": warm_up,
-            "log_format": settings.log_format,
-            "log_level": settings.log_level,
-        }
+    def _launch_again(self) -> None:
+        """Another fork server. Until there is one each `spawn` fails, and is tried again by who has called it."""
+        if self._closing:
+            return
         try:
-            with theirs, their_ahead:
-                fds = [theirs.fileno(), their_ahead.fileno(), self._slab.fd, arena.fd]
-                socket.send_fds(self._control, [b.pack_map(spec)], fds)
-        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
-            # The fork server is gone or wedged: its end of file brings a new one, and this worker counts as lost.
-            self._loop.call_soon(self._gone, worker)
+            self._launch()
+        except OSError as error:
+            log.event("fork_server_failed", level=40, error=str(error))
+            self._loop.call_later(AGAIN_S, self._launch_again)
+
+    def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
+        with contextlib.ExitStack() as passed, contextlib.ExitStack() as kept:
+            arena = Region.create(f"arena-{worker}", settings.arena_mib * MIB)
+            kept.callback(arena.close)
+            ours, theirs = _channel(kept, passed)
+            our_ahead, their_ahead = _channel(kept, passed)
+            spec = {
+                "worker": worker,
+                "device": device,
+                "threads": self._threads,
+                "models": [asdict(model) for model in settings.models],
+                "slab_bytes": self._slab.nbytes,
+                "arena_bytes": arena.nbytes,
+                "warm_up": warm_up,
+                "log_format": settings.log_format,
+                "log_level": settings.log_level,
+            }
+            file = passed.enter_context(open(os.memfd_create("inferd-spec", os.MFD_CLOEXEC), "wb", buffering=0))
+            file.write(b.pack_map(spec))
+            fds = [theirs.fileno(), their_ahead.fileno(), self._slab.fd, arena.fd, file.fileno()]
+            try:
+                socket.send_fds(self._control, [b.pack(worker)], fds)
+            except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+                # The fork server is gone or wedged: its end of file brings a new one, and this worker counts as lost.
+                self._loop.call_soon(self._gone, worker)
+            kept.pop_all()
+        self._processes[worker] = _Process(ours, our_ahead)
         self._loop.add_reader(ours, self._on_readable, worker)
         return arena
 
@@ -110,22 +131,44 @@ class ProcessExecutor:
         if not packet:
             self._fork_server_gone()
             return
-        what, worker, pid, *rest = b.unpack(packet)
+        what, worker, *rest = b.unpack(packet)
         process = self._processes.get(worker)
-        if what == "started":
-            if process is None:
-                signal.pidfd_send_signal(fds[0], signal.SIGKILL)
-                os.close(fds[0])
-                return
-            process.pid, process.pidfd = pid, fds[0]
-            self._loop.add_reader(process.pidfd, self._ended, worker)
-            self._events.on_started(worker, pid)
+        if process is None:
+            for fd in fds:
+                os.close(fd)  # nobody wants the worker any more, and it ends with its channel
+        elif what == "started":
+            [process.pid] = rest
+            if fds:
+                self._started(worker, process, fds[0])
+            else:
+                self._find(worker, process)  # the kernel drops a descriptor for which there is no number left
+        elif what == "failed":
+            [why] = rest
+            self._forget(worker)
+            self._events.on_not_started(worker, why)
+        elif process.pid == rest[0]:
+            process.status = _status(rest[1])
+            self._gone(worker)
+
+    def _started(self, worker: int, process: _Process, pidfd: int) -> None:
+        process.pidfd = pidfd
+        self._loop.add_reader(pidfd, self._ended, worker)
+        self._events.on_started(worker, process.pid)
+
+    def _find(self, worker: int, process: _Process) -> None:
+        """Gets the pidfd of a worker that came without one. Until then it may serve, cannot be killed, and the fork
+        server alone says when it has ended."""
+        if self._processes.get(worker) is not process or self._closing:
+            return
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            pass  # it has ended, and the fork server's word of that is on the way
+        except OSError as error:
+            log.event("worker_not_watched", level=40, worker=worker, pid=process.pid, error=str(error))
+            self._loop.call_later(AGAIN_S, self._find, worker, process)
         else:
-            status = _status(rest[0])
-            if process is not None and process.pid == pid:
-                process.status = status
-                if process.patience is not None:
-                    self._gone(worker)
+            self._started(worker, process, pidfd)
 
     def _fork_server_gone(self) -> None:
         self._loop.remove_reader(self._control)
@@ -135,7 +178,7 @@ class ProcessExecutor:
         status = self._fork_server.wait()
         log.event("fork_server_exited", level=40, status=_status(status))
         never_started = [worker for worker, process in self._processes.items() if process.pidfd < 0]
-        self._launch()
+        self._launch_again()
         for worker in never_started:
             self._gone(worker)
 
@@ -168,10 +211,7 @@ class ProcessExecutor:
         """The worker's pidfd says that it has ended; how, the fork server says at the same time."""
         process = self._processes[worker]
         self._loop.remove_reader(process.pidfd)
-        if process.status:
-            self._gone(worker)
-        else:
-            process.patience = self._loop.call_later(STATUS_TIMEOUT_S, self._gone, worker)
+        process.patience = self._loop.call_later(STATUS_TIMEOUT_S, self._gone, worker)
 
     def _gone(self, worker: int) -> None:
         process = self._processes.get(worker)
@@ -241,10 +281,11 @@ class ProcessExecutor:
             self._fork_server.wait()
 
 
-def _channel() -> tuple[socket.socket, socket.socket]:
-    """Our end, which never waits, and the worker's."""
+def _channel(kept: contextlib.ExitStack, passed: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Our end, which never waits and is closed with `kept`, and the worker's, which is closed with `passed`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, theirs):
+    for end, stack in ((ours, kept), (theirs, passed)):
+        stack.enter_context(end)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
     ours.setblocking(False)
     return ours, theirs

@@ -25,8 +25,8 @@ from inferd.wire import batch as b
 MAX_FREED_NUMBERS = 1024
 # How many lines in a row the log has of one worker's deaths and starts, before it is one a second.
 LIVES_TOLD = 5
-# Before memory for a process is asked for again, when there was none.
-NO_MEMORY_PAUSE_S = 1.0
+# Before a process is asked for again, when the system had none, or no memory or descriptor for it.
+NOT_STARTED_PAUSE_S = 1.0
 
 # A batch hangs when nothing has been heard of it for ten times what it takes, and at least so long. The first one of a
 # shape that the warm-up has not seen may compile for minutes.
@@ -252,6 +252,17 @@ class Workers:
         if place.leaving or place.condition is Condition.ENDING:
             self._executor.kill(worker)  # not needed any more: a reload has failed, or another one has come
 
+    def on_not_started(self, worker: int, why: str) -> None:
+        place = self._pool.get(worker)
+        assert place is not None and place.arena is not None
+        place.arena.region.close()
+        self._pool.not_started(place)
+        if place.leaving:
+            self._pool.remove(place)
+            self._lost_at.pop(worker, None)
+        elif not self._closing:
+            self._not_started(place, why)
+
     def on_packet(self, worker: int, message: list[Any]) -> None:
         place = self._pool.get(worker)
         if place is None or place.condition is Condition.ENDING:
@@ -278,8 +289,11 @@ class Workers:
             place.arena.starved = True
             self._events.count("arena_waits")
             self.feed(place.arena)
+        elif kind == b.MODELS:
+            place.described += message[0]
         elif kind == b.READY:
-            self._on_ready(place, *message)
+            device, models = message
+            self._on_ready(place, device, place.described + models)
         elif kind == b.REFUSED:
             self._on_refused(place, b.LoadFailure(*message))
 
@@ -345,15 +359,19 @@ class Workers:
             # A replacement need not measure again what its predecessor has measured.
             arena = self._executor.spawn(worker.id, worker.device, settings, warm_up=not worker.positions)
         except OSError as error:
-            log.event("spawn_failed", logging.ERROR, worker=worker.id, error=str(error))
-            if coming is not None:
-                coming.failed(ModelLoadError(f"there is no memory for a worker beside those that serve: {error}"))
-                return
-            self._loop.call_later(NO_MEMORY_PAUSE_S, self._spawn, worker)
+            self._not_started(worker, str(error))
         else:
             known = bool(worker.positions)
             patience_s = max(LEAST_LOADING_S, PATIENCE * worker.load_s) if known else LONGEST_LOADING_S
             self._pool.spawning(worker, arena, self._clock(), patience_s)
+
+    def _not_started(self, worker: Place, why: str) -> None:
+        log.event("spawn_failed", logging.ERROR, worker=worker.id, error=why)
+        coming = self._brought_by(worker)
+        if coming is not None:
+            coming.failed(ModelLoadError(f"a worker beside those that serve cannot be started: {why}"))
+        else:
+            self._loop.call_later(NOT_STARTED_PAUSE_S, self._spawn, worker)
 
     def _brought_by(self, worker: Place) -> Coming | None:
         """What is under way, if the worker is one of it."""

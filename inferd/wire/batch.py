@@ -13,6 +13,7 @@ under 64 KiB: one over about 208 KiB cannot be sent, and a short receive would c
     PREPARE  running, first, model, tables, requests
 
     worker → loop
+    MODELS   models   (some of those it has loaded; READY, which follows, has the rest)
     READY    device, models
     REFUSED  a LoadFailure
     DONE     batch, heads, outcomes, failures, compute_us, preprocess_us, padded, arena_used, more
@@ -40,13 +41,15 @@ from typing import Any, NamedTuple
 import msgpack
 
 RUN, FREE, STOP, PREPARE = 1, 2, 3, 4
-READY, REFUSED, DONE, RAISED, STARVED = 11, 12, 13, 14, 15
+READY, REFUSED, DONE, RAISED, STARVED, MODELS = 11, 12, 13, 14, 15, 16
 
 MAX_PACKET_BYTES = 64 * 1024
 # 512 requests or outcomes of five numbers, at most 9 bytes a number, stay under the packet with room for tables and
 # heads.
 MAX_REQUESTS = 512
 MAX_DETAIL_CHARS = 4000
+# What a worker may say of one model, so that it fits a packet with what is around it.
+MAX_MODEL_BYTES = MAX_PACKET_BYTES - 1024
 
 NUMBERS_PER_REQUEST = 5
 NUMBERS_PER_OUTCOME = 5
@@ -69,9 +72,31 @@ def pack(*message: Any) -> bytes:
 
 
 def pack_map(fields: dict[str, Any]) -> bytes:
-    """A worker's spec, for the fork server."""
+    """A worker's spec."""
     packed: bytes = msgpack.packb(fields)
     return packed
+
+
+def escaped(text: str) -> str:
+    """Text of a model's, as a packet can take it: UTF-8 has no bytes for a lone surrogate, which becomes \\udxxx."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def pack_ready(device: str, models: list[dict[str, Any]]) -> list[bytes]:
+    """The READY packet, behind as many MODELS packets as keep each under the limit. None of the models takes more than
+    MAX_MODEL_BYTES."""
+    packets: list[bytes] = []
+    part: list[dict[str, Any]] = []
+    part_bytes = 0
+    for model in models:
+        model_bytes = len(pack(model))
+        if part_bytes + model_bytes > MAX_MODEL_BYTES:
+            packets.append(pack(MODELS, part))
+            part, part_bytes = [], 0
+        part.append(model)
+        part_bytes += model_bytes
+    packets.append(pack(READY, device, part))
+    return packets
 
 
 def pack_done(

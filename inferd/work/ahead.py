@@ -46,7 +46,7 @@ class Ahead:
                 break
             try:
                 kept[first + index] = run.prepare(index)
-            except (Exception, SystemExit):
+            except BaseException:  # the panic of an extension in Rust, too: it must not end this thread
                 pass  # it will raise again in its batch, where it is told; or nobody wants it any more
         if self._running > running:
             self._kept.pop(running, None)

@@ -5,8 +5,10 @@ folder is not on the path while torch is imported: a torch.py or random.py there
 (`loader.py` puts the folder on the path for the user's own model). A program of our own because multiprocessing's
 pickles what it is sent. It never touches CUDA, which does not survive a fork.
 
-    → the worker's spec, a msgpack map, with three descriptors: channel, slab, arena
+    → [worker] with five descriptors: channel, channel for what is read while a batch runs, slab, arena, and
+      a file with the worker's spec, a msgpack map, which may be longer than a packet
     ← ["started", worker, pid] with one descriptor: the pidfd
+    ← ["failed", worker, why]             the system had no process for it, or no descriptor
     ← ["exited", worker, pid, status]     as os.waitstatus_to_exitcode: 0, an exit status, or −signal
 
 When the daemon ends, however it ends, the kernel kills this process, and when this process ends, its workers.
@@ -15,6 +17,7 @@ When the daemon ends, however it ends, the kernel kills this process, and when t
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import io
 import os
@@ -23,14 +26,14 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any
 
 import msgpack
 
 from inferd import log
 
 PR_SET_PDEATHSIG = 1
-MAX_SPEC_BYTES = 64 * 1024
+MAX_REQUEST_BYTES = 64
+DESCRIPTORS = 5  # with each request
 # How much sooner than the daemon a worker goes when memory runs out, of 1000.
 OOM_SCORE, MAX_OOM_SCORE = 500, 1000
 
@@ -50,17 +53,19 @@ def serve(control: socket.socket) -> None:
     while True:
         for fd, _ in poll.poll():
             if fd == control.fileno():
-                packet, fds, _, _ = socket.recv_fds(control, MAX_SPEC_BYTES, 4)
+                packet, fds, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, DESCRIPTORS)
                 if not packet:
                     return
-                spec = msgpack.unpackb(packet)
-                pid = _fork(control, fds, spec)
-                for passed in fds:
-                    os.close(passed)
-                pidfd = os.pidfd_open(pid)
-                children[pidfd] = (spec["worker"], pid)
+                [worker] = msgpack.unpackb(packet)
+                try:
+                    pid, pidfd = _start(control, fds)
+                except OSError as error:
+                    # Whoever asked tries again. If this process ended of it, so would all workers.
+                    control.send(msgpack.packb(["failed", worker, str(error)]))
+                    continue
+                children[pidfd] = (worker, pid)
                 poll.register(pidfd, select.POLLIN)
-                socket.send_fds(control, [msgpack.packb(["started", spec["worker"], pid])], [pidfd])
+                socket.send_fds(control, [msgpack.packb(["started", worker, pid])], [pidfd])
             else:
                 worker, pid = children.pop(fd)
                 poll.unregister(fd)
@@ -81,7 +86,25 @@ def _prefer_for_the_oom_killer() -> None:
         pass  # no /proc, or not ours to write: all processes are alike then
 
 
-def _fork(control: socket.socket, fds: list[int], spec: dict[str, Any]) -> int:
+def _start(control: socket.socket, fds: list[int]) -> tuple[int, int]:
+    """A new worker's pid and pidfd; `fds` are its own from here on. Raises OSError when the system has no process or no
+    descriptor for it; then there is no worker."""
+    try:
+        if len(fds) < DESCRIPTORS:  # the kernel drops those for which this process has no number left
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        pid = _fork(control, fds)
+    finally:
+        for passed in fds:
+            os.close(passed)
+    try:
+        return pid, os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _fork(control: socket.socket, fds: list[int]) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -92,6 +115,9 @@ def _fork(control: socket.socket, fds: list[int], spec: dict[str, Any]) -> int:
         _prefer_for_the_oom_killer()
         control.close()
         channel, ahead = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
+        with open(fds[4], "rb") as file:
+            file.seek(0)
+            spec = msgpack.unpackb(file.read())
         from inferd.work import worker
 
         worker.main(channel, ahead, fds[2], fds[3], spec)

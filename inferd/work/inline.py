@@ -52,7 +52,8 @@ class InlineExecutor:
         def load() -> None:
             self._runners[worker] = runner
             self._events.on_started(worker, os.getpid())
-            self._events.on_packet(worker, b.unpack(runner.load(list(settings.models), warm_up=warm_up)))
+            for packet in runner.load(list(settings.models), warm_up=warm_up):
+                self._events.on_packet(worker, b.unpack(packet))
 
         self._loop.call_soon(load)
         return arena

@@ -66,6 +66,12 @@ class Arena:
                 return None
         return offset
 
+    def _give_up(self, offset: int, nbytes: int) -> None:
+        """What was taken has not been written, and nobody else knows of it: a sparse tensor cannot be copied, a device
+        may lack the memory for it."""
+        if nbytes:
+            self.extents.give(offset, aligned(nbytes))
+
     def layout(self, key: tuple[Any, ...]) -> Layout:
         """How tensors of (name, dtype, shape, name, dtype, shape, …) are laid out and announced; the same few come up
         again and again. Raises OutputError."""
@@ -88,16 +94,20 @@ class Arena:
         if offset is None:
             return None
         memory = self.memory
-        for row, tensor in zip(layout.table, outputs.values(), strict=True):
-            if rows * row.nbytes <= SMALL_BYTES and row.nbytes and _is_plain(tensor):
-                size = tensor.itemsize
-                begin = offset // size
-                places = memory.raw[size][begin : begin + rows * stride // size].reshape(rows, -1)
-                begin = row.offset // size
-                values = tensor.view(RAW[size]).numpy().reshape(rows, -1)
-                places[:, begin : begin + row.nbytes // size] = values
-            else:
-                memory.rows(row.dtype, row.shape, offset + row.offset, rows, stride).copy_(tensor)
+        try:
+            for row, tensor in zip(layout.table, outputs.values(), strict=True):
+                if rows * row.nbytes <= SMALL_BYTES and row.nbytes and _is_plain(tensor):
+                    size = tensor.itemsize
+                    begin = offset // size
+                    places = memory.raw[size][begin : begin + rows * stride // size].reshape(rows, -1)
+                    begin = row.offset // size
+                    values = tensor.view(RAW[size]).numpy().reshape(rows, -1)
+                    places[:, begin : begin + row.nbytes // size] = values
+                else:
+                    memory.rows(row.dtype, row.shape, offset + row.offset, rows, stride).copy_(tensor)
+        except BaseException:
+            self._give_up(offset, rows * stride)
+            raise
         return layout.head, offset, layout.nbytes, stride
 
     def write_cut(
@@ -152,10 +162,14 @@ class Arena:
                 raise OutputError(error.message) from error
         nbytes = start + len(segment)
         offset = self.take(nbytes) if nbytes else 0
-        for row, tensor in zip(layout.table, tensors.values(), strict=True):
-            self._put(row, offset + row.offset, tensor)
-        if segment:
-            self.memory.region.view[offset + start : offset + nbytes] = segment
+        try:
+            for row, tensor in zip(layout.table, tensors.values(), strict=True):
+                self._put(row, offset + row.offset, tensor)
+            if segment:
+                self.memory.region.view[offset + start : offset + nbytes] = segment
+        except BaseException:
+            self._give_up(offset, nbytes)
+            raise
         return layout.head, offset, nbytes, flags
 
     def _put(self, row: Tensor, offset: int, tensor: torch.Tensor) -> None:

@@ -27,9 +27,17 @@ if TYPE_CHECKING:
     from inferd.work.runner import Runner
 
 
+def text_of(error: BaseException) -> str:
+    """What an exception says of itself. One of a model's can fail in that, too."""
+    try:
+        return str(error)
+    except Exception:
+        return "<no text: its __str__ fails>"
+
+
 def detail_of(error: BaseException) -> str:
     """The end of its traceback, for the log."""
-    return "".join(traceback.format_exception(error))[-b.MAX_DETAIL_CHARS :]
+    return b.escaped("".join(traceback.format_exception(error)))[-b.MAX_DETAIL_CHARS :]
 
 
 class Failure:
@@ -249,7 +257,7 @@ class Run:
                         self._preprocessed += 1
                         try:
                             items[row] = served.preprocess(**self._row(batch, row, served.writes_inputs))
-                        except Exception as error:
+                        except BaseException as error:
                             results[row] = Failure(self._runner.reason(error, "INPUT_REJECTED"), detail_of(error))
                             continue
                     kinds.setdefault(rows_of.kind(items[row], served), []).append(row)
@@ -264,7 +272,7 @@ class Run:
                 if not isinstance(result, Failure):
                     try:
                         results[row] = served.postprocess(result)
-                    except Exception as error:
+                    except BaseException as error:
                         results[row] = Failure(self._runner.reason(error), detail_of(error))
         return results
 
@@ -405,7 +413,7 @@ class Run:
             return len(self.heads) - 1
 
     def _fail(self, index: int, reason: str, detail: str) -> None:
-        self.failures.append((index, reason, detail))
+        self.failures.append((index, reason, b.escaped(detail)[: b.MAX_DETAIL_CHARS]))
 
     def give_up(self) -> None:
         """Nothing that was written will be sent."""

@@ -6,8 +6,8 @@ two.
 
 from __future__ import annotations
 
+import logging
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +25,7 @@ from inferd.work.ahead import Ahead
 from inferd.work.inputs import Requests
 from inferd.work.loader import Served, definition, load_model, location, location_in
 from inferd.work.outputs import Arena, OutputError
-from inferd.work.run import Failure, Run, detail_of
+from inferd.work.run import Failure, Run, detail_of, text_of
 
 # A batch that computed for so much of its time had its core to itself, and left nothing for a thread beside it.
 BUSY = 0.5
@@ -54,13 +54,14 @@ class Runner:
         self._models: list[Served] = []
         self.ahead = Ahead()
 
-    def load(self, configs: list[ModelConfig], warm_up: bool = True) -> bytes:
-        """Loads everything; the READY packet, or the REFUSED packet that says why not.
+    def load(self, configs: list[ModelConfig], warm_up: bool = True) -> list[bytes]:
+        """Loads everything; the packets that end with READY, or the REFUSED packet that says why not.
 
         Without `warm_up` one batch of one row is run and nothing is measured: enough for a replacement, whose
         predecessor has said how long batches take.
         """
         name = target = ""
+        described: list[dict[str, Any]] = []
         try:
             self.device = devices.pick(self._wanted)
             devices.probe(self.device)
@@ -80,14 +81,17 @@ class Runner:
                 elif served.warms_up and served.example is None:
                     self._probe(served)
                 self._models.append(served)
+                described.append(_described(served))
         except DeviceUnavailable as error:
-            return self._refused("device", name, str(error), error)
+            return [self._refused("device", name, str(error), error)]
         except ModelLoadError as error:
-            return self._refused("model", name, str(error), error, target)
-        except Exception as error:
-            message = f"cannot load model {name!r}: {type(error).__name__}: {error}"
-            return self._refused("model", name, message, error, target)
-        return b.pack(b.READY, str(self.device), [served.describe() for served in self._models])
+            return [self._refused("model", name, str(error), error, target)]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as in `reason`
+            message = f"cannot load model {name!r}: {type(error).__name__}: {text_of(error)}"
+            return [self._refused("model", name, message, error, target)]
+        return b.pack_ready(str(self.device), described)
 
     def _refused(self, kind: str, name: str, message: str, error: BaseException, target: str = "") -> bytes:
         cause, known = error, ""
@@ -96,8 +100,13 @@ class Runner:
         where = known or location(cause, target.rpartition(":")[0]) or definition(target)
         if where and where not in message:
             message = f"{where}: {message}"
-        detail = "".join(traceback.format_exception(error))[-b.MAX_DETAIL_CHARS :]
-        return b.pack(b.REFUSED, *b.LoadFailure(kind, name, message, where, detail))
+        message = b.escaped(message)
+        if len(message) > b.MAX_DETAIL_CHARS:
+            # The daemon says it on one line and to whoever asked for a reload; all of it is here.
+            log.event("load_error", logging.ERROR, model=name, error=message)
+            left = len(message) - b.MAX_DETAIL_CHARS
+            message = f"{message[: b.MAX_DETAIL_CHARS]} … (and {left} characters more: load_error in the log has all)"
+        return b.pack(b.REFUSED, *b.LoadFailure(kind, name, message, b.escaped(where), detail_of(error)))
 
     def give_back(self, freed: list[int]) -> None:
         """Parts of the arena whose replies have left."""
@@ -145,7 +154,7 @@ class Runner:
                     run.compute()
         except DeviceBroken:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             run.give_up()
             reason = self.reason(error)
             if not run.wrote_inputs:
@@ -160,15 +169,22 @@ class Runner:
         return run.take_finished(batch_id, round(took_s * 1e6))
 
     def reason(self, error: BaseException, otherwise: str = "MODEL_FAILED") -> str:
-        """What the log and the caller are told of an exception of the model's. Raises DeviceBroken."""
+        """What the log and the caller are told of an exception of the model's. Raises DeviceBroken.
+
+        It need not be an Exception: sys.exit is not the model's to call, and a panic in an extension in Rust, such as
+        a tokenizer, is no Exception. Only an interrupt is somebody else's, and raised again.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            raise error
         if isinstance(error, OutputError):
             return "OUTPUT_INVALID"
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        text = text_of(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             return "DEVICE_MEMORY"
         if isinstance(error, getattr(torch, "AcceleratorError", ())):
-            raise DeviceBroken(str(error)) from error
+            raise DeviceBroken(text) from error
         if isinstance(error, RequestError) and error.reason == "OUTPUT_TOO_LARGE":
             return error.reason  # ours; one that a model raises has words of its own, which are for the log
         return otherwise
@@ -233,15 +249,26 @@ class Runner:
                         torch.cuda.synchronize(self.device)
             except DeviceBroken:
                 raise
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 self.reason(error)
-                log.event(
-                    "warm_up_stopped", model=served.name, rows=rows, error=f"{type(error).__name__}: {error}"[:500]
-                )
+                said = f"{type(error).__name__}: {text_of(error)}"
+                log.event("warm_up_stopped", model=served.name, rows=rows, error=said[:500])
                 raise warmup.Stop from error
             return time.perf_counter() - started
 
         return trial
+
+
+def _described(served: Served) -> dict[str, Any]:
+    """What the daemon is told of a model. Raises ModelLoadError when that is too much for a packet."""
+    description = served.describe()
+    nbytes = len(b.pack(description))
+    if nbytes > b.MAX_MODEL_BYTES:
+        raise ModelLoadError(
+            f"what model {served.name!r} declares takes {nbytes} bytes, and a worker can tell {b.MAX_MODEL_BYTES} of "
+            "one model: give it fewer inputs and outputs, or shorter names"
+        )
+    return description
 
 
 def _item(served: Served) -> Mapping[str, Any] | None:

@@ -68,12 +68,13 @@ def main(
         runner.give_back(message[1])
 
     runner = Runner(spec["device"], slab, arena, wait_for_room)
-    first = runner.load([ModelConfig(**model) for model in spec["models"]], warm_up=spec["warm_up"])
+    packets = runner.load([ModelConfig(**model) for model in spec["models"]], warm_up=spec["warm_up"])
     # What loading made stays for good; a collector that walks torch's heap costs others 100 ms at p99.
     gc.collect()
     gc.freeze()
-    link.send(first)
-    if b.unpack(first)[0] == b.REFUSED:
+    for packet in packets:
+        link.send(packet)
+    if b.unpack(packets[-1])[0] == b.REFUSED:
         raise SystemExit(EXIT_REFUSED)
     if runner.preprocesses:
         ahead.start(runner, ahead_channel)

@@ -48,6 +48,16 @@ def test_the_longest_idle_worker_is_next(arena: Region) -> None:
     assert first.busy_s == 1.0 and first.batches == 1
 
 
+def test_a_process_that_never_was_is_no_death(arena: Region) -> None:
+    """The place is free for another try, and the worker is as healthy as before."""
+    pool: Pool[str] = Pool(("cpu",))
+    [worker] = pool.workers
+    pool.spawning(worker, arena)
+    pool.not_started(worker)
+    assert worker.condition is Condition.GONE and worker.arena is None and pool.idle is None
+    assert (worker.deaths, worker.fruitless) == (0, 0)
+
+
 def test_a_death_returns_what_was_running(arena: Region) -> None:
     """The batch comes back, and the place is free for a replacement at once."""
     pool = ready_pool(arena)

@@ -46,16 +46,18 @@ class Failed(str):
 
 
 class Worker:
-    """A runner with the models of `configs`. `models` is what its READY says."""
+    """A runner with the models of `configs`. `models` is what its READY says, and what came before that."""
 
     def __init__(self, *configs: ModelConfig, warm_up: bool = False, slab_mib: int = 64, arena_mib: int = 64) -> None:
         self.slab = Region.create("slab", slab_mib * MIB)
         self.arena = Region.create("arena", arena_mib * MIB)
         self.runner = Runner("cpu", self.slab, self.arena, self._full)
-        self.first = b.unpack(self.runner.load(list(configs), warm_up=warm_up))
+        self.loaded = self.runner.load(list(configs), warm_up=warm_up)
+        self.first = b.unpack(self.loaded[-1])
         self.models: dict[str, dict[str, Any]] = {}
         if self.first[0] == b.READY:
-            self.models = {model["name"]: model for model in self.first[2]}
+            parts = [b.unpack(packet)[-1] for packet in self.loaded]
+            self.models = {model["name"]: model for part in parts for model in part}
         self.batches = 0
         self.padded = self.preprocess_us = 0.0
         self.raised = ""
@@ -90,7 +92,9 @@ class Worker:
         prepared = [ahead.index(index) if index in ahead else -1 for index in range(len(asks))] if ahead else []
         self.batches += 1
         packet = b.unpack(b.pack(b.RUN, self.batches, position, tables, numbers, [], prepared))
-        return self._answers([b.unpack(answer) for answer in self.runner.run(*packet[1:])], len(asks))
+        packets = self.runner.run(*packet[1:])
+        assert max(map(len, packets)) <= b.MAX_PACKET_BYTES
+        return self._answers([b.unpack(answer) for answer in packets], len(asks))
 
     def _answers(self, packets: list[list[Any]], count: int) -> list[Any]:
         answers: list[Any] = [None] * count

@@ -1,0 +1,248 @@
+"""Worker processes on a system that has nothing left: no process, no descriptor, no memory. Those that serve go on."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from inferd_client import Client
+
+import inferd
+from inferd.config import ModelConfig
+from inferd.errors import ModelLoadError
+from inferd.serve import process, workers
+from inferd.serve.process import ProcessExecutor
+from tests.running import Daemon, double, running
+from tests.serve import fork_server_that_fails
+
+ONE = np.ones(1, np.float32)
+
+
+class NoFork:
+    """A system that has no process left, while it is told so."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begins(self) -> None:
+        self.path.touch()
+
+    def ends(self) -> None:
+        self.path.unlink()
+
+    def refused(self) -> int:
+        return self.path.stat().st_size
+
+
+@pytest.fixture
+def no_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NoFork:
+    path = tmp_path / "no-fork"
+    roots = [str(Path(__file__).parents[2]), str(Path(inferd.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, roots)))
+    monkeypatch.setenv(fork_server_that_fails.VARIABLE, str(path))
+    monkeypatch.setattr(process, "FORK_SERVER", fork_server_that_fails.__name__)
+    monkeypatch.setattr(workers, "NOT_STARTED_PAUSE_S", 0.02)
+    return NoFork(path)
+
+
+def executor_of(daemon: Daemon) -> ProcessExecutor:
+    executor = daemon.engine.executor
+    assert isinstance(executor, ProcessExecutor)
+    return executor
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def refuse(number: int) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+# ---- no process
+
+
+def test_a_replacement_that_cannot_be_forked_comes_later(tmp_path: Path, no_fork: NoFork) -> None:
+    """It is tried again until there is a process for it; the fork server and the other worker go on meanwhile, and
+    nothing is lost by trying."""
+    with running(tmp_path, double("Double"), devices=("cpu", "cpu")) as daemon, Client(daemon.url) as client:
+        places = daemon.engine.pool.workers
+        other = daemon.ask(lambda: places[1].pid)
+        fork_server = executor_of(daemon)._fork_server.pid
+        no_fork.begins()
+        os.kill(daemon.ask(lambda: places[0].pid), signal.SIGKILL)
+        counts: list[int] = []
+
+        def between_two_tries() -> bool:
+            if places[0].arena is None:
+                counts.append(open_descriptors())
+            return places[0].arena is None
+
+        for tries in (3, 6):
+            daemon.until(lambda tries=tries: no_fork.refused() >= tries)  # type: ignore[misc]
+            daemon.until(between_two_tries)
+        assert counts[0] == counts[1]
+        assert client.infer("double", {"x": ONE})["y"].tolist() == [2]
+        assert daemon.ask(lambda: daemon.engine.pool.serving) == 1
+        no_fork.ends()
+        daemon.until(lambda: daemon.engine.pool.serving == 2)
+        assert daemon.ask(lambda: (places[0].deaths, places[1].deaths)) == (1, 0)
+        assert daemon.ask(lambda: places[1].pid) == other and executor_of(daemon)._fork_server.pid == fork_server
+
+
+def test_a_reload_whose_workers_cannot_be_forked_changes_nothing(tmp_path: Path, no_fork: NoFork) -> None:
+    """It fails with the system's word; who serves goes on, and the next reload goes through."""
+    with running(tmp_path, double("Double"), devices=("cpu", "cpu")) as daemon, Client(daemon.url) as client:
+        places = list(daemon.engine.pool.workers)
+        pids = daemon.ask(lambda: [place.pid for place in places])
+        new = dataclasses.replace(daemon.engine.settings, models=(double("Double"), double("Picky")))
+
+        def bring_up() -> list[dict[str, Any]]:
+            coming = daemon.engine.workers.bring_up(new)
+            return asyncio.run_coroutine_threadsafe(coming, daemon._loop).result(60)
+
+        no_fork.begins()
+        with pytest.raises(ModelLoadError, match=r"cannot be started: .*temporarily unavailable"):
+            bring_up()
+        daemon.until(lambda: daemon.engine.pool.workers == places)
+        assert client.infer("double", {"x": ONE})["y"].tolist() == [2]
+        assert daemon.ask(lambda: [place.pid for place in places]) == pids
+        no_fork.ends()
+        assert [model["name"] for model in bring_up()] == ["double", "picky"]
+
+
+def test_a_start_waits_for_a_process(tmp_path: Path, no_fork: NoFork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for memory: the daemon is not ready until there is one."""
+    no_fork.begins()
+    not_started = workers.Workers.on_not_started
+
+    def told(self: workers.Workers, worker: int, why: str) -> None:
+        not_started(self, worker, why)
+        if no_fork.path.exists():
+            no_fork.ends()
+
+    monkeypatch.setattr(workers.Workers, "on_not_started", told)
+    with running(tmp_path, double("Double")) as daemon, Client(daemon.url) as client:
+        assert client.infer("double", {"x": ONE})["y"].tolist() == [2]
+        assert not no_fork.path.exists()
+
+
+def test_a_fork_server_that_cannot_be_made_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its predecessor was killed, and the system has no process: tried again until there is one."""
+    monkeypatch.setattr(process, "AGAIN_S", 0.02)
+    monkeypatch.setattr(workers, "NOT_STARTED_PAUSE_S", 0.02)
+    tries = 0
+
+    def no_process(*args: Any, **options: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with running(tmp_path, double("Double")) as daemon, Client(daemon.url) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(process.subprocess, "Popen", no_process)
+            os.kill(executor_of(daemon)._fork_server.pid, signal.SIGKILL)
+            daemon.until(lambda: tries >= 3)
+        assert client.infer("double", {"x": ONE}, timeout_ms=20_000)["y"].tolist() == [2]
+
+
+# ---- no descriptor
+
+
+@pytest.mark.parametrize(("where", "name"), [(process, "_channel"), (process.b, "pack_map"), (socket, "send_fds")])
+def test_a_worker_that_cannot_be_asked_for_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> None:
+    """Whatever of it fails for want of descriptors: those that it had are given back, and so is its arena."""
+    with running(tmp_path, double("Double")) as daemon:
+        executor = executor_of(daemon)
+
+        def fail() -> tuple[int, int]:
+            before = open_descriptors()
+            with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many"):
+                patch.setattr(where, name, refuse(errno.EMFILE))
+                executor.spawn(99, "cpu", daemon.engine.settings, False)
+            return before, open_descriptors()
+
+        before, after = daemon.ask(fail)
+        assert before == after
+        assert daemon.ask(lambda: list(executor._processes)) == [0]
+
+
+def without_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is received with a packet is dropped, as the kernel does it where there is no number left."""
+    receive = socket.recv_fds
+
+    def recv_fds(*args: Any) -> Any:
+        packet, fds, flags, address = receive(*args)
+        for fd in fds:
+            os.close(fd)
+        return packet, [], flags | socket.MSG_CTRUNC, address
+
+    monkeypatch.setattr(socket, "recv_fds", recv_fds)
+
+
+def test_a_pidfd_that_did_not_come_is_got_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as there is a descriptor for it; then its worker can be killed as any."""
+    monkeypatch.setattr(process, "AGAIN_S", 0.02)
+    pidfd_open, tries = os.pidfd_open, 0
+
+    def third_time(pid: int) -> int:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pidfd_open(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", third_time)
+    without_descriptors(monkeypatch)
+    with running(tmp_path, double("Double")) as daemon, Client(daemon.url) as client:
+        [place] = daemon.engine.pool.workers
+        daemon.until(lambda: place.pid != 0)
+        first = daemon.ask(lambda: place.pid)
+        assert client.infer("double", {"x": ONE})["y"].tolist() == [2]
+        daemon.ask(lambda: executor_of(daemon).kill(0))
+        daemon.until(lambda: place.deaths == 1 and place.pid not in (0, first))
+        assert client.infer("double", {"x": ONE}, timeout_ms=20_000)["y"].tolist() == [2]
+
+
+def test_the_death_of_a_worker_without_a_pidfd_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork server says so: it is replaced, and what it ran is run again."""
+    monkeypatch.setattr(os, "pidfd_open", refuse(errno.EMFILE))
+    without_descriptors(monkeypatch)
+    with running(tmp_path, double("Double")) as daemon, Client(daemon.url) as client:
+        [place] = daemon.engine.pool.workers
+        pid = daemon.ask(lambda: executor_of(daemon)._processes[0].pid)
+        os.kill(pid, signal.SIGKILL)
+        daemon.until(lambda: place.deaths == 1)
+        assert client.infer("double", {"x": ONE}, timeout_ms=20_000)["y"].tolist() == [2]
+        assert daemon.ask(lambda: place.last_exit) == "SIGKILL"
+
+
+# ---- many models
+
+
+def test_five_hundred_models_are_served(tmp_path: Path) -> None:
+    """Neither what their worker is told of them fits a packet, nor what it says of them."""
+    options = {"texts": "of some length " * 20}
+    path = tmp_path / "many.py"
+    path.write_text(
+        "class Many:\n    warm_up = False\n    inputs = {'x' * 100: ('FP32', (1,))}\n\n"
+        "    def __init__(self, texts): ...\n\n"
+        "    def forward(self, batch):\n        return {'y': batch['x' * 100] + 1}\n"
+    )
+    models = [ModelConfig(f"many-{number}", f"{path}:Many", options) for number in range(500)]
+    with running(tmp_path, *models) as daemon, Client(daemon.url) as client:
+        assert client.infer("many-499", {"x" * 100: ONE})["y"].tolist() == [2]
+        assert daemon.ask(lambda: list(daemon.engine.door.models)) == [model.name for model in models]
