@@ -85,11 +85,7 @@ class Unwritable:
         return [{"fine": row * 2, "wrong": self._wrong(row)} for row in x]
 
     def _wrong(self, x: torch.Tensor) -> torch.Tensor:
-        if self.kind == "sparse":
-            return x.to_sparse()
-        if self.kind == "meta":
-            return x.to("meta")
-        return torch.nested.nested_tensor(list(x))
+        return x.to_sparse() if self.kind == "sparse" else x.to("meta")
 
 
 class Endless:

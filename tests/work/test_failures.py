@@ -96,7 +96,7 @@ def test_a_model_that_cannot_be_announced_is_refused(options: dict[str, object],
 
 
 @pytest.mark.parametrize("by_row", [False, True], ids=["columns", "rows"])
-@pytest.mark.parametrize("kind", ["sparse", "meta", "nested"])
+@pytest.mark.parametrize("kind", ["sparse", "meta"])
 def test_an_output_that_cannot_be_written_takes_no_room(kind: str, by_row: bool) -> None:
     """However often it is tried: the arena is empty afterwards, and the next batch has it all."""
     worker = Worker(misbehaving("Unwritable", kind=kind, by_row=by_row), double("Double"), arena_mib=1)
