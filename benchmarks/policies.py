@@ -35,8 +35,13 @@ class FirstCome(Scheduler[Any]):
         self.wake: Callable[[], None] = lambda: None
         self._window_s = window_s
         self._drops = drops
-        self._queue: deque[Ticket] = deque()
+        self._line: deque[Ticket] = deque()
+        self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def queued(self) -> int:
+        return self._waiting
 
     def admit(self, ticket: Ticket, now: float) -> float | None:
         """Everybody is let in."""
@@ -46,14 +51,14 @@ class FirstCome(Scheduler[Any]):
         ticket.state = State.QUEUED
         ticket.queued_at = now
         ticket.key = now
-        self._queue.append(ticket)
-        self.queued += 1
+        self._line.append(ticket)
+        self._waiting += 1
 
     def withdraw(self, ticket: Ticket) -> bool:
         if ticket.state is not State.QUEUED:
             return False
         ticket.state = State.OVER
-        self.queued -= 1
+        self._waiting -= 1
         return True
 
     def next_expiry(self) -> float | None:
@@ -63,22 +68,22 @@ class FirstCome(Scheduler[Any]):
         return []
 
     def take(self, now: float, why: str = "freed") -> Taken[Any]:
-        queue, late = self._queue, []
-        while queue and queue[0].state is not State.QUEUED:
-            queue.popleft()
-        if not queue:
+        line, late = self._line, []
+        while line and line[0].state is not State.QUEUED:
+            line.popleft()
+        if not line:
             return Taken(None, [], [])
-        ripe = queue[0].queued_at + self._window_s
-        if self.queued < queue[0].max_rows and now < ripe:
+        ripe = line[0].queued_at + self._window_s
+        if self._waiting < line[0].max_rows and now < ripe:
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(ripe - now, self._ripe)
             return Taken(None, [], [])
         tickets: list[Ticket] = []
-        while queue and len(tickets) < queue[0].max_rows:
-            ticket = queue.popleft()
+        while line and len(tickets) < line[0].max_rows:
+            ticket = line.popleft()
             if ticket.state is not State.QUEUED:
                 continue
-            self.queued -= 1
+            self._waiting -= 1
             if self._drops and ticket.due is not None and ticket.due <= now:
                 ticket.state = State.OVER
                 late.append(ticket)
@@ -97,7 +102,7 @@ class FirstCome(Scheduler[Any]):
         self._timer = None
         self.wake()
 
-    def settle(self, batch: Batch[Any], now: float = 0.0, seconds: float | None = None) -> None:
+    def settle(self, batch: Batch[Any], seconds: float | None = None) -> None:
         for ticket in batch.tickets:
             ticket.state = State.OVER
 
