@@ -516,7 +516,9 @@ def test_close(client: Any, server: FakeServer, held: Held) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("url", ["localhost", "http://localhost", "inferd://", "inferd://h:x", "inferd+unix://rel"])
+@pytest.mark.parametrize(
+    "url", ["localhost", "http://localhost", "inferd://", "inferd://h:x", "inferd+unix://rel", "inferd://a..b"]
+)
 def test_a_bad_url(url: str) -> None:
     from inferd_client import AsyncClient, Client
 

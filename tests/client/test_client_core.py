@@ -633,3 +633,98 @@ def test_a_list_for_a_tensor_is_told_what_to_pass() -> None:
         link.say(f.ERROR, Error.of(error), call.id)
         assert isinstance(call.error, InvalidArgument) and call.error.reason == reason
         assert says in call.error.message and call.error.request_id == call.id
+
+
+# ---- silence, and what is raised while bytes are taken in
+
+
+def expired(link: Link, call: Call) -> None:
+    """The call's time is up."""
+    call.time_up()
+    link.conversation.abandon(call)
+
+
+def test_after_a_long_silence_a_timeout_ends_the_conversation_for_new_calls() -> None:
+    """What has not been sent goes elsewhere; what has may still be answered, by a slow model say."""
+    link = Link(credits=2)
+    slow, call = link.call(deadline=500.0), link.call(now=105.0, deadline=120.0)
+    waiting = link.call(deadline=500.0)
+    assert waiting.state == WAITING
+    expired(link, call)
+    assert not link.conversation.usable and waiting.state == MOVED
+    link.result(slow.id, text="late")
+    assert slow.answer() == {"text": "late"}
+
+
+def test_a_silent_connection_that_ends_is_lost_for_those_on_it() -> None:
+    """What was sent there may have been taken, so that sending it again is a retry."""
+    link = Link(credits=2)
+    slow, call = link.call(deadline=500.0), link.call(deadline=120.0)
+    expired(link, call)
+    link.conversation.lost()
+    assert slow.state == DONE and isinstance(slow.error, Unavailable) and slow.error.reason == "CONNECTION_LOST"
+
+
+def test_silence_adds_up_over_short_calls() -> None:
+    """Each of them is over long before; together they have heard nothing for too long."""
+    link = Link(credits=100)
+    for now in (100, 105, 110, 115, 118.5):
+        expired(link, link.call(now=now, deadline=now + 1))
+        assert link.conversation.usable
+    expired(link, link.call(now=119.5, deadline=120.5))
+    assert not link.conversation.usable
+
+
+def test_whoever_says_anything_is_there() -> None:
+    """A timeout while other answers come is the model's, and a call that is given up says nothing of the connection."""
+    link = Link(credits=100)
+    slow, quick = link.call(deadline=130.0), link.call()
+    link.result(quick.id)
+    expired(link, slow)
+    assert link.conversation.usable
+    left = link.call(now=100.0, deadline=500.0)
+    link.conversation.abandon(left)
+    assert link.conversation.usable
+
+
+def test_an_exception_while_bytes_are_taken_in_ends_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no memory for an answer, say: who receives is told, and everybody else's call is lost, not stuck."""
+    from inferd_client import core
+
+    def full(*args: Any) -> bytearray:
+        raise MemoryError
+
+    link = Link()
+    call, other = link.call(), link.call()
+    table, end = layout([("y", "UINT8", (100_000,))])
+    monkeypatch.setattr(core, "bytearray", full, raising=False)
+    with pytest.raises(MemoryError):
+        link.to_client(link.server.send(f.RESULT, Result(table, end), call.id, end) + bytes(end))
+    assert link.conversation.closed and set(link.woken()) == {call, other}
+    for lost in (call, other):
+        assert isinstance(lost.error, Unavailable) and lost.error.reason == "CONNECTION_LOST"
+
+
+def test_a_call_that_was_taken_back_before_it_came_here() -> None:
+    link = Link()
+    call = make_call()
+    call.cancelled = True
+    link.conversation.open(call)
+    assert call.state == DONE and isinstance(call.error, Cancelled) and not link.frames
+
+
+@pytest.mark.parametrize("piece", [1 << 30, 30])
+def test_a_pong_may_carry_what_a_later_version_puts_there(piece: int) -> None:
+    link = Link(piece=piece)
+    ping = Call(f.PING, 101.0, 1000)
+    link.conversation.open(ping)
+    link.start(ping)
+    link.say(f.PONG, request_id=ping.id, values={"load": "x" * 100})
+    assert ping.state == DONE and ping.answer() == {}
+
+
+def test_a_deadline_is_told_as_far_as_numbers_go() -> None:
+    link = Link()
+    link.call(deadline=1e300)
+    message = link.frames[0].message
+    assert isinstance(message, Infer) and message.deadline_ms == 1 << 53

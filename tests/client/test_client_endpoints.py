@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from inferd_client.call import Call
 from inferd_client.codec import encode
-from inferd_client.core import Conversation
+from inferd_client.core import NOT_ADMITTED, Conversation
 from inferd_client.endpoints import ALWAYS, NEVER, ONCE_KNOWN, Endpoints, Waiter
 
 from inferd.errors import Unauthenticated, Unavailable, make
@@ -250,3 +250,26 @@ def test_addresses_that_cannot_be_reached_are_all_named() -> None:
     assert told.message == (
         "cannot connect to inferd://a:1: Connection refused; cannot connect to inferd://b:1: timed out"
     )
+
+
+def test_a_server_that_has_admitted_this_client_before_is_only_away() -> None:
+    """With TLS an end before WELCOME mostly means a certificate that is not accepted; not where it was before. What is
+    wrong with the server's own certificate stays wrong."""
+    ended = make("TLS", address=A, problem=NOT_ADMITTED)
+    untrusted = make("TLS", address=A, problem="its certificate is not trusted")
+    found = endpoints(A)
+    waiter = Waiter(found, ONCE_KNOWN)
+    [endpoint] = found.due(0.0, waiter)
+    found.failed(endpoint, ended, 0.0)
+    assert found.hopeless(waiter) is ended
+    [endpoint] = found.due(9.0, waiter)
+    found.connected(endpoint, connection := Connection(), 9.0)
+    connection.conversation.lost()
+    waiter = Waiter(found, ONCE_KNOWN)
+    [endpoint] = found.due(20.0, waiter)
+    found.failed(endpoint, ended, 20.0)
+    assert found.hopeless(waiter) is None
+    assert isinstance(found.problem, Unavailable) and found.problem.reason == "CONNECT_FAILED"
+    [endpoint] = found.due(30.0, waiter)
+    found.failed(endpoint, untrusted, 30.0)
+    assert found.hopeless(waiter) is untrusted

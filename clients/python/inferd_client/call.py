@@ -38,11 +38,13 @@ class Call:
     """One thing a caller waits for until `deadline`, in seconds of the monotonic clock.
 
     `number` grows with every call of the process: it says which of two calls with a key is the newer. `id` is the
-    connection's, 0 until it is sent; `home` is the conversation that took the call in. `waiter`, `promoted` and
-    `expired` belong to the shells: how they wake the caller.
+    connection's, 0 until it is sent; `home` is the conversation that took the call in. `cancelled` is set by whoever
+    takes it back from its caller, wherever it is, and stays; `expired` says that its time was up without an answer.
+    `waiter` and `promoted` belong to the shells: how they wake the caller.
     """
 
     __slots__ = (
+        "cancelled",
         "deadline",
         "error",
         "expired",
@@ -71,6 +73,7 @@ class Call:
         self.home: Any = None
         self.waiter: Any = None
         self.promoted = False
+        self.cancelled = False
         self.expired = False
 
     def again(self) -> None:
@@ -81,6 +84,7 @@ class Call:
 
     def time_up(self, problem: Exception | None = None) -> RequestError:
         """The error for a call that got no answer in time; `problem` is why there was no connection for it."""
+        self.expired = True
         stage = "on its way" if self.id else "waiting to be sent"
         if problem is not None:
             stage = f"waiting for a connection ({getattr(problem, 'message', problem)})"
@@ -92,6 +96,8 @@ class Call:
         """What the server answered; raises what went wrong instead. Only for a call that is DONE."""
         if self.error is not None:
             raise self.error
+        if self.kind == f.PING:
+            return Result()  # what a PONG may carry besides is not for this version, and not always kept
         assert self.frame is not None
         message, payload = self.frame.message, self.frame.payload
         assert payload is not None

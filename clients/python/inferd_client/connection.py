@@ -15,12 +15,11 @@ the role if that is free, and reads while it waits to write.
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from inferd.wire.messages import Hello
 from inferd_client.call import DONE, GRANTED, MOVED, SENT, WAITING, Call
 from inferd_client.codec import Buffer
 from inferd_client.core import Conversation
+from inferd_client.endpoints import set_tcp_options
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -42,32 +42,65 @@ CHECK_CALL_S = 0.01
 # How long a blocked sender leaves the reading to another thread before it looks whether that thread still does it.
 # Only answers that nobody waits for any more can be left lying that long.
 CHECK_ROLE_S = 0.1
+# How long is waited at once: poll() takes 24 days at most. Whoever has more time waits again.
+MAX_WAIT_S = 3600.0
 
 
 def dial(address: Address, timeout_s: float, tls: SSLContext | None = None) -> socket.socket | TlsSocket:
     """A connected socket, with `tls` if the address asks for it. Raises OSError."""
+    deadline = monotonic() + timeout_s
     if address.path:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(timeout_s)
+            sock.settimeout(_share_s(deadline))
             sock.connect(address.path)
         except BaseException:
             sock.close()
             raise
     else:
-        sock = socket.create_connection((address.host, address.port), timeout_s)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = _connect_tcp(address, deadline)
     if address.tls:
         from inferd_client.tls import TlsSocket  # only here, because few need it
 
         assert tls is not None
         try:
+            sock.settimeout(_share_s(deadline))
             return TlsSocket(sock, tls, address.host)
         except BaseException:
             sock.close()
             raise
     sock.setblocking(False)
     return sock
+
+
+def _connect_tcp(address: Address, deadline: float) -> socket.socket:
+    """A connection to the first of the host's addresses that takes one. Each has a fair share of the time that is left,
+    so that a silent one (IPv6 that leads nowhere) does not keep the next from being tried."""
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    problem = OSError(f"{address.host} has no address")
+    for untried, (family, kind, protocol, _, where) in zip(range(len(found), 0, -1), found, strict=True):
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # this system may not have the family
+            problem = error
+            continue
+        try:
+            sock.settimeout(_share_s(deadline, untried))
+            sock.connect(where)
+            set_tcp_options(sock)
+            return sock
+        except OSError as error:
+            problem = error
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+    raise problem
+
+
+def _share_s(deadline: float, shares: int = 1) -> float:
+    """An equal share of the time until `deadline`, as a socket's timeout: 0 would mean not to wait at all."""
+    return min(max((deadline - monotonic()) / shares, 0.001), MAX_WAIT_S)
 
 
 class Connection:
@@ -182,7 +215,7 @@ class Connection:
 
     def _send(self, call: Call) -> None:
         """Sends a GRANTED call; if its time is up before that, it stays GRANTED. It may be anything else by then."""
-        if not self._send_lock.acquire(timeout=max(call.deadline - monotonic(), 0)):
+        if not self._send_lock.acquire(timeout=lock_timeout_s(call.deadline)):
             return
         try:
             if self._write_outbox(call.deadline):
@@ -229,6 +262,12 @@ class Connection:
                     buffers = unsent(buffers, sock.sendmsg(buffers))
                 except BlockingIOError:
                     pass
+                except OSError:
+                    raise
+                except BaseException:
+                    buffers = []
+                    self._break_off()
+                    raise
                 if not buffers or self.conversation.closed:
                     buffers = []
                     return True
@@ -253,7 +292,7 @@ class Connection:
         writable = select.poll()
         writable.register(self._sock, select.POLLOUT | (select.POLLIN if leading else 0))
         try:
-            events = writable.poll((timeout_s if leading else min(timeout_s, CHECK_ROLE_S)) * 1000)
+            events = writable.poll(min(timeout_s, MAX_WAIT_S if leading else CHECK_ROLE_S) * 1000)
             if leading and events and events[0][1] != select.POLLOUT:
                 self._receive()
         finally:
@@ -263,6 +302,14 @@ class Connection:
     def _hang_up(self) -> None:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _break_off(self) -> None:
+        """Something was raised (by a signal's handler, say) between the socket and the books. How many bytes have gone
+        or come is not known, so nobody may go on with this connection."""
+        with self._mutex:
+            self.conversation.broken()
+            self._wake()
+        self._hang_up()
 
     # ---- reading
 
@@ -289,7 +336,7 @@ class Connection:
             return
         try:
             poll = self._readable.poll
-            patience_s = math.inf if state == SENT else CHECK_CALL_S
+            patience_s = MAX_WAIT_S if state == SENT else CHECK_CALL_S
             while call.state == state:
                 remaining = call.deadline - monotonic()
                 if remaining <= 0:
@@ -303,7 +350,7 @@ class Connection:
     def _follow(self, call: Call) -> bool:
         """Sleeps until woken; True if the role was handed to this thread."""
         try:
-            call.waiter.acquire(timeout=max(call.deadline - monotonic(), 0))
+            call.waiter.acquire(timeout=lock_timeout_s(call.deadline))
         except BaseException:
             with self._mutex:
                 self._followers.pop(call, None)
@@ -333,19 +380,23 @@ class Connection:
 
     def _receive_once(self) -> None:
         conversation = self.conversation
-        view = conversation.get_buffer()
         try:
-            nbytes = self._sock.recv_into(view)
-        except BlockingIOError:
-            return
-        except OSError:
-            nbytes = 0
-        with self._mutex:
-            if nbytes:
-                conversation.received(nbytes)
-            else:
-                conversation.lost()
-            self._wake()
+            view = conversation.get_buffer()
+            try:
+                nbytes = self._sock.recv_into(view)
+            except BlockingIOError:
+                return
+            except OSError:
+                nbytes = 0
+            with self._mutex:
+                if nbytes:
+                    conversation.received(nbytes)
+                else:
+                    conversation.lost()
+                self._wake()
+        except BaseException:
+            self._break_off()
+            raise
         if conversation.outbox:
             self._push()
 
@@ -357,6 +408,11 @@ class Connection:
                 del self._followers[call]
                 call.waiter.release()
         changed.clear()
+
+
+def lock_timeout_s(deadline: float) -> float:
+    """How long to wait for a lock, as far as one can be told to wait."""
+    return min(max(deadline - monotonic(), 0), TIMEOUT_MAX)
 
 
 def unsent(buffers: list[Buffer], nbytes: int) -> list[Buffer]:

@@ -29,6 +29,18 @@ from inferd.wire.peer import CLIENT, Frame, Peer
 from inferd_client.call import ANSWERS, DONE, GRANTED, MOVED, SENT, WAITING, Call
 from inferd_client.codec import JOIN_BYTES, Buffer, decode
 
+# So long a connection may be silent while requests are on their way, until one that times out takes it for dead.
+SILENCE_S = 20.0
+
+# What is told of a caller's time at most: as much as every reader's numbers hold. It is for ever.
+MAX_DEADLINE_MS = 1 << 53
+
+# How TLS 1.3 says that a certificate is not accepted: the client has finished its handshake by then.
+NOT_ADMITTED = (
+    "the server closed the connection before WELCOME; mostly it does not accept the certificate that was shown with "
+    "cert=…, or asks for one"
+)
+
 CLIENT_NAME = f"inferd-python/{__version__}"
 ANONYMOUS = Hello(CLIENT_NAME)
 
@@ -45,6 +57,7 @@ class Conversation:
         self.outbox: deque[Buffer] = deque()  # what is to be written: PONG, CANCEL, and the rest of a frame cut short
         self.closed = False
         self.draining = False
+        self.silent = False  # a call has timed out, and nothing was heard for long: who knows whether anybody is there
         self.credits = 1
         self.payload_limit = Limits().payload_bytes
         self.models: list[dict[str, Any]] = []
@@ -57,11 +70,12 @@ class Conversation:
         self._abandoned: set[int] = set()  # INFERs among these for which nobody waits
         self._newest: dict[str, Call] = {}  # by supersede key, as long as it is not DONE or MOVED
         self._expected: Frame | None = None  # whose payload is received into memory of its own
+        self._silent_since = math.inf  # when the first request was started after which nothing has been received
 
     @property
     def usable(self) -> bool:
         """Whether it takes new calls."""
-        return not (self.closed or self.draining)
+        return not (self.closed or self.draining or self.silent)
 
     @property
     def idle(self) -> bool:
@@ -87,6 +101,9 @@ class Conversation:
         Raises InvalidArgument if its payload is over the server's limit.
         """
         call.home = self
+        if call.cancelled:
+            self._finish(call, None, make("CLIENT_CANCELLED"))
+            return
         if not self.usable:
             call.state = MOVED
             return
@@ -144,11 +161,14 @@ class Conversation:
         call.id = self._last_id
         call.state = SENT
         self._pending[call.id] = call
+        if now < self._silent_since:
+            self._silent_since = now
         request = call.request
         if request is None:
             return [pack_prefix(call.kind, call.id, 0)]
         # Rounded up to whole milliseconds, so that one timeout gives one header.
-        header = request.plan.header(max(math.ceil((call.deadline - now) * 1000), 0), request.supersede)
+        left_ms = min(max(math.ceil((call.deadline - now) * 1000), 0), MAX_DEADLINE_MS)
+        header = request.plan.header(left_ms, request.supersede)
         flags = f.HAS_VALUES if request.values else 0
         head = pack_prefix(f.INFER, call.id, len(header), request.payload_bytes, flags) + header
         if request.payload_bytes <= JOIN_BYTES and request.pieces:
@@ -156,7 +176,12 @@ class Conversation:
         return [head, *request.pieces]
 
     def abandon(self, call: Call) -> None:
-        """The caller stopped waiting. What was sent is cancelled, and a late answer is forgotten."""
+        """The caller stopped waiting. What was sent is cancelled, and a late answer is forgotten.
+
+        If its time was up after a long silence, nothing may be at the other end any more: a frozen machine, a proxy
+        that has lost the server. No more calls are taken here then, so that the next makes a connection that works. The
+        others stay, because it may just as well be a slow model.
+        """
         if call.state == WAITING and call in self._waiting:
             self._waiting.remove(call)
         elif call.state == GRANTED:
@@ -166,6 +191,9 @@ class Conversation:
             if call.kind == f.INFER:
                 self._abandoned.add(call.id)
                 self.outbox.append(self._peer.send(f.CANCEL, request_id=call.id))
+            if call.expired and call.deadline - self._silent_since >= SILENCE_S:
+                self.silent = True
+                self._move_waiting()
         self._leave(call, DONE)
 
     def cancel(self, call: Call) -> None:
@@ -190,31 +218,38 @@ class Conversation:
     # ---- bytes in
 
     def received(self, nbytes: int) -> None:
-        """`nbytes` have been received into the last `get_buffer()`."""
+        """`nbytes` have been received into the last `get_buffer()`.
+
+        Whatever this raises (there was no memory for a payload, or a signal's handler raises), the conversation has
+        failed: frames may have been taken in half.
+        """
         if self.closed:
             return
         peer = self._peer
-        peer.buffer_updated(nbytes)
         try:
+            self._silent_since = math.inf
+            peer.buffer_updated(nbytes)
             while (frame := peer.next_frame()) is not None:
                 self._on_frame(frame)
         except ProtocolError as error:
             text, looks_like = f"{self.address}: {error}", error.looks_like
             self.fail(lambda: ProtocolError(text, looks_like))
+        except BaseException:
+            self.broken()
+            raise
+
+    def broken(self) -> None:
+        """The connection is of no use any more: it has ended, or nobody knows how much was received or sent."""
+        self.fail(lambda: make("CONNECTION_LOST", address=self.address))
 
     def lost(self) -> None:
         """The connection ended: end of file, or an error of the socket."""
         if self.draining and not self.closed:
             self._send_away()
         if self.greeting.state == DONE:
-            self.fail(lambda: make("CONNECTION_LOST", address=self.address))
+            self.broken()
         elif self.address.startswith("inferds://"):
-            # How TLS 1.3 says that a certificate is not accepted: the client has finished its handshake by then.
-            problem = (
-                "the server closed the connection before WELCOME; mostly it does not accept the certificate that was "
-                "shown with cert=…, or asks for one"
-            )
-            self.fail(lambda: make("TLS", address=self.address, problem=problem))
+            self.fail(lambda: make("TLS", address=self.address, problem=NOT_ADMITTED))
         else:
             problem = "the connection was closed before WELCOME"
             self.fail(lambda: make("CONNECT_FAILED", address=self.address, problem=problem))

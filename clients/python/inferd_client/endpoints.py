@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import copy
 import random
+import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-from inferd.errors import RequestError
+from inferd.errors import RequestError, make
 from inferd.wire.address import Address
 from inferd_client.call import Call
-from inferd_client.core import Conversation
+from inferd_client.core import NOT_ADMITTED, Conversation
 from inferd_client.retry import asked_pause_s, backoff_s
 
 # A connection that lived this long was a good one: it is dialled again without a pause.
@@ -28,6 +30,34 @@ GOOD_CONNECTION_S = 2.0
 # Whether a caller waits for a connection as long as it has time: never (one attempt at each address, then it is told),
 # once a server has answered (before, the address is wrong or nobody has started the server), always.
 NEVER, ONCE_KNOWN, ALWAYS = range(3)
+
+# The server's own (inferd/serve/listener.py): a peer that is gone without a word, because its network or its machine
+# is, is found within a minute when nothing is on its way to it, and in 20 s when something is. By themselves systems
+# take two hours, and a quarter of one. By name, because not every system has each.
+FAR_TCP_OPTIONS = (
+    ("TCP_KEEPIDLE", 30),
+    ("TCP_KEEPINTVL", 10),
+    ("TCP_KEEPCNT", 3),
+    ("TCP_USER_TIMEOUT", 20_000),
+)
+
+
+def set_tcp_options(sock: socket.socket) -> None:
+    """What a connected socket needs: small frames leave at once, and a peer that went without a word is found.
+
+    Nobody goes without a word on the loopback interface; and a Unix socket has no such options.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    # One that has ended by now tells whoever reads it.
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if Address(host=sock.getpeername()[0]).is_loopback:
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in FAR_TCP_OPTIONS:
+            if (option := getattr(socket, name, None)) is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class HasConversation(Protocol):
@@ -41,13 +71,14 @@ C = TypeVar("C", bound=HasConversation)
 
 class Endpoint(Generic[C]):
     """An address and its connection. `failures` counts the attempts to connect that failed, `problem` is the last
-    one's, until an attempt succeeds."""
+    one's, until an attempt succeeds; `greeted` says whether one ever has."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.connection: C | None = None
         self.leaving: list[C] = []  # they take no more calls and have some in flight
         self.dialing = False
+        self.greeted = False
         self.failures = 0
         self.problem: Exception | None = None
         self.not_before = 0.0  # when it may be dialled again
@@ -64,6 +95,7 @@ class Endpoint(Generic[C]):
         """Dialling has led to `connection`."""
         self.dialing = False
         self.problem = None
+        self.greeted = True
         self.connection = connection
         self._opened_at = now
 
@@ -153,6 +185,10 @@ class Endpoints(Generic[C]):
         """An attempt has failed."""
         if isinstance(problem, RequestError) and problem.retryable and problem.reason != "CONNECT_FAILED":
             self.known = True  # it was a server that said so, with TOO_MANY_CONNECTIONS for example
+        if endpoint.greeted and isinstance(problem, RequestError) and NOT_ADMITTED in problem.message:
+            # The certificate was good enough before, so this is a server, or a proxy of one, that goes or comes.
+            lost = "the connection was closed before WELCOME"
+            problem = make("CONNECT_FAILED", address=endpoint.address, problem=lost)
         endpoint.failed(problem, now, self._jitter())
 
     def hopeless(self, waiter: Waiter) -> Exception | None:

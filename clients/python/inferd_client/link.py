@@ -18,7 +18,7 @@ from inferd.wire.address import Address
 from inferd.wire.messages import Hello
 from inferd_client.base import connect_failed
 from inferd_client.call import Call
-from inferd_client.connection import Connection, dial
+from inferd_client.connection import Connection, dial, lock_timeout_s
 from inferd_client.endpoints import Endpoint, Endpoints, Waiter
 from inferd_client.retry import RetryBudget
 
@@ -63,10 +63,11 @@ class Link:
         self._pid = os.getpid()  # last: who sees it has all the others
 
     def connection(self, call: Call, patience: int, avoid: Connection | None = None) -> Connection:
-        """A connection that takes calls; not `avoid`, if another address has one.
+        """A connection that takes calls; not `avoid`, which did not answer the call, if another address has one.
 
         `patience` is how long to wait for one: `endpoints.ONCE_KNOWN`, say. Raises DeadlineExceeded when the call's
-        time is up, and what keeps it from connecting.
+        time is up, Cancelled when it is taken back or the client is closed meanwhile, and what keeps it from
+        connecting.
         """
         if self._pid != os.getpid():
             self._leave_parent()
@@ -75,14 +76,26 @@ class Link:
             if connection is not None and connection.conversation.usable:
                 return connection
         with self._changed:
+            if self._closed and avoid is None:
+                raise RuntimeError("this client is closed")
             return self._wait(call, Waiter(self._endpoints, patience), avoid)
 
     def cancel(self, call: Call) -> None:
-        """Takes a call back that another thread waits for, if it has been handed to a connection."""
+        """Takes a call back that another thread waits for, or will: wherever it is, it ends with Cancelled."""
+        if self._pid != os.getpid():
+            return  # it is the parent's call
+        call.cancelled = True
         with self._changed:
             connections = self._endpoints.connections()
+            self._changed.notify_all()
         for connection in connections:
             connection.cancel(call)
+
+    def pause(self, call: Call, pause_s: float) -> None:
+        """Sleeps, unless the call is taken back or the client is closed."""
+        if pause_s > 0:
+            with self._changed:
+                self._changed.wait_for(lambda: call.cancelled or self._closed, pause_s)
 
     def close(self) -> None:
         """Ends the connections; there will be no others."""
@@ -98,8 +111,8 @@ class Link:
     def _wait(self, call: Call, waiter: Waiter, avoid: Connection | None) -> Connection:
         endpoints = self._endpoints
         while True:
-            if self._closed:
-                raise RuntimeError("this client is closed")
+            if self._closed or call.cancelled:
+                raise make("CLIENT_CANCELLED")
             now = monotonic()
             for endpoint in endpoints.due(now, waiter):
                 try:
@@ -115,7 +128,7 @@ class Link:
             hopeless = endpoints.hopeless(waiter)
             if hopeless is not None:
                 raise copy.copy(hopeless) from hopeless  # one of its own for every caller: errors collect tracebacks
-            self._changed.wait(min(call.deadline, endpoints.next_due()) - now)
+            self._changed.wait(lock_timeout_s(min(call.deadline, endpoints.next_due())))
 
     def _dial(self, endpoint: Endpoint[Connection]) -> None:
         try:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from time import monotonic, sleep
+from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from inferd.wire import frame as f
 from inferd_client.base import STREAM_IN_FLIGHT, BaseClient, checked_count
 from inferd_client.call import DONE, MOVED, Call, Result
-from inferd_client.codec import Request
 from inferd_client.endpoints import ALWAYS
 from inferd_client.link import Link
 from inferd_client.retry import MAX_RETRIES, backoff_s
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 
 class Client(BaseClient):
@@ -115,14 +111,12 @@ class Client(BaseClient):
         taken. `timeout_ms` is for each item. An item that fails raises in its place what `infer` raises; that, or
         leaving the loop, cancels those behind it.
         """
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import Future, ThreadPoolExecutor
 
         checked_count("max_in_flight", max_in_flight, 1)
         running: set[Call] = set()
 
-        def run(request: Request) -> Result:
-            call = self._new_call(f.INFER, timeout_ms, request)
-            running.add(call)
+        def run(call: Call) -> Result:
             try:
                 return self._call(call)
             finally:
@@ -132,8 +126,17 @@ class Client(BaseClient):
         threads = ThreadPoolExecutor(max_in_flight, "inferd-stream")
         try:
             for item in inputs:
-                request = self._request(model, item, False, priority, None, timing)
-                waiting.append(threads.submit(run, request))
+                try:
+                    request = self._request(model, item, False, priority, None, timing)
+                    call = self._new_call(f.INFER, timeout_ms, request)
+                except Exception as error:
+                    # Those before it have their answers first, and there are none behind it.
+                    failed: Future[Result] = Future()
+                    failed.set_exception(error)
+                    waiting.append(failed)
+                    break
+                running.add(call)
+                waiting.append(threads.submit(run, call))
                 while waiting and (len(waiting) >= max_in_flight or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
@@ -170,12 +173,15 @@ class Client(BaseClient):
         """
         call = self._new_call(f.PING, timeout_ms)
         attempt = 0
+        connection = None
         while True:
-            self._link.connection(call, ALWAYS).run(call)
+            connection = self._link.connection(call, ALWAYS, connection)
+            connection.run(call)
             if call.state == DONE and (call.error is None or not call.error.retryable):
                 call.answer()
                 return
-            sleep(backoff_s(attempt, random.random()))
+            pause_s = backoff_s(attempt, random.random())
+            self._link.pause(call, min(pause_s, call.deadline - monotonic()))
             attempt += 1
             call.again()
 
@@ -203,7 +209,7 @@ class Client(BaseClient):
             if pause_s is None:
                 break
             retries += call.state != MOVED
-            sleep(pause_s)
+            link.pause(call, pause_s)
             call.again()
             connection = link.connection(call, patience, connection)
             connection.run(call)
