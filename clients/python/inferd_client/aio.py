@@ -164,7 +164,7 @@ class AsyncClient(BaseClient):
             if call.state == DONE and (call.error is None or not call.error.retryable):
                 call.answer()
                 return
-            await asyncio.sleep(backoff_s(attempt, random.random()))
+            await self._link.pause(backoff_s(attempt, random.random()))
             attempt += 1
             call.again()
 
@@ -192,7 +192,7 @@ class AsyncClient(BaseClient):
             if pause_s is None:
                 break
             retries += call.state != MOVED
-            await asyncio.sleep(pause_s)
+            await link.pause(pause_s)
             call.again()
             connection = await link.connection(call, patience, connection)
             await connection.run(call)

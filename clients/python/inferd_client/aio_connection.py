@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from contextlib import suppress
 from time import monotonic
 from typing import cast
 
 from inferd.errors import make
+from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.messages import Hello
 from inferd_client.call import DONE, GRANTED, MOVED, SENT, Call
 from inferd_client.codec import Buffer
 from inferd_client.core import Conversation
+from inferd_client.endpoints import set_tcp_options
 
 # A gathered write joins its buffers on some loops (asyncio before 3.12); from here on that copy costs more than a
 # system call for each.
@@ -22,23 +23,22 @@ GATHER_BYTES = 64 * 1024
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A conversation on a transport, for any number of tasks."""
+    """A conversation on a transport, for any number of tasks. `ended` is done when the transport is."""
 
     def __init__(self, address: Address, hello: Hello, loop: asyncio.AbstractEventLoop) -> None:
         self.conversation = Conversation(str(address), hello)
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._blocked: list[Call] = []  # GRANTED calls that wait until the transport takes more
-        self._ended = loop.create_future()
+        self._blocked: dict[Call, None] = {}  # GRANTED calls that wait until the transport takes more
+        self._pong: Buffer | None = None  # and the answer to the last PING that came meanwhile
+        self.ended: asyncio.Future[None] = loop.create_future()
 
     # ---- what the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        sock = transport.get_extra_info("socket")
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_tcp_options(transport.get_extra_info("socket"))
         self._transport.write(self.conversation.hello())
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -58,8 +58,8 @@ class Connection(asyncio.BufferedProtocol):
         self.conversation.lost()
         self._settle()
         self.resume_writing()
-        if not self._ended.done():
-            self._ended.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _hear_last_words(self) -> None:
         """A write that fails ends a transport at once, although what the server said before it closed (GOAWAY, why it
@@ -77,7 +77,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        blocked, self._blocked = self._blocked, []
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            self._write([pong])
+        blocked, self._blocked = self._blocked, {}
         for call in blocked:
             _wake(call)
 
@@ -118,7 +121,7 @@ class Connection(asyncio.BufferedProtocol):
                 if call.expired:
                     raise call.time_up()
                 if call.state == GRANTED:
-                    self._blocked.append(call)
+                    self._blocked[call] = None
                 call.waiter = self._loop.create_future()
                 await call.waiter
         except BaseException:
@@ -127,13 +130,13 @@ class Connection(asyncio.BufferedProtocol):
             raise
         finally:
             timer.cancel()
+            self._blocked.pop(call, None)  # with its payload, of which a server that does not read may hold up many
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Ends the connection; calls still waiting raise Cancelled."""
         self.conversation.fail(lambda: make("CLIENT_CANCELLED"))
         self._settle()
         self.abort()
-        await self._ended
 
     def abort(self) -> None:
         """Drops the connection."""
@@ -147,7 +150,12 @@ class Connection(asyncio.BufferedProtocol):
             _wake(call)
         conversation.changed.clear()
         while conversation.outbox:
-            self._write([conversation.outbox.popleft()])
+            frame = conversation.outbox.popleft()
+            if self._paused and f.PREFIX.unpack_from(frame)[2] == f.PONG:
+                # Of a server that asks and does not read, one question is kept: else they would fill the memory.
+                self._pong = frame
+            else:
+                self._write([frame])
         if not conversation.usable and conversation.idle and self._transport is not None:
             self._transport.close()
 

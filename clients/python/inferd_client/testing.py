@@ -237,8 +237,9 @@ class Session:
             self._write([protocol_error_frame(error)])
         except OSError:
             pass
-        self._server.forget(self)
-        self.close()
+        finally:
+            self._server.forget(self)
+            self.close()
 
     def close(self) -> None:
         """Ends the connection; whoever reads or writes on it notices."""
@@ -327,15 +328,15 @@ class Session:
             start = monotonic()
             signature, data, values = split(model(inputs))
             timing = _timeline(request_id, message.rows or 1, monotonic() - start) if message.timing else None
+            table, end = layout(signature)
+            pieces, payload_bytes = assemble(table, end, data, values)
+            header = Result(table, end, timing).pack()
         except RequestError as error:
             self._fail(request_id, error)
             return
         except Exception:
             self._fail(request_id, make("MODEL_FAILED", model=message.model))
             return
-        table, end = layout(signature)
-        pieces, payload_bytes = assemble(table, end, data, values)
-        header = Result(table, end, timing).pack()
         flags = f.HAS_VALUES if values else 0
         prefix = pack_prefix(f.RESULT, request_id, len(header), payload_bytes, flags, server.credits)
         self._write([prefix + header, *pieces], request_id)
