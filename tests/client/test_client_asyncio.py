@@ -333,15 +333,6 @@ def test_a_fake_model_whose_outputs_cannot_be_sent_is_told_to_its_caller(run: Ru
         run(main(server))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_fake_server_that_cannot_say_its_status_ends_the_connection(run: Run) -> None:
-    """Nobody waits for an answer that cannot come."""
-
-    async def main(server: FakeServer) -> None:
-        async with AsyncClient(server.url, max_retries=0) as client:
-            with pytest.raises(Unavailable) as caught:
-                await client.status()
-            assert caught.value.reason == "CONNECTION_LOST"
-
-    with FakeServer({}, status={"x": object()}) as server:
-        run(main(server))
+def test_a_fake_status_that_cannot_be_sent_is_told_at_once() -> None:
+    with pytest.raises(InvalidArgument, match="object"):
+        FakeServer({}, status={"x": object()})

@@ -210,10 +210,14 @@ def test_a_cancelled_task_cancels_the_request(held: Held, waiting_for: str) -> N
 def test_an_interrupt_cancels_the_request(held: Held) -> None:
     """Ctrl-C while waiting: the server hears of it, and the client still works."""
     with FakeServer({"held": held, "echo": lambda inputs: inputs}) as server, Client(server.url) as client:
+        main = threading.main_thread().ident
+        assert main is not None
 
         def interrupt() -> None:
             server.wait_for(lambda s: len(s.requests) == 1)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+            while sys._current_frames()[main].f_code.co_name != "_wait":  # it may still be sending
+                pass
+            signal.pthread_kill(main, signal.SIGINT)
 
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+from inferd_client import endpoints
 from inferd_client.testing import FakeServer
 
 from inferd.errors import (
@@ -131,6 +132,29 @@ def test_a_server_that_never_was_is_told_at_once(kind: str, serve: Start) -> Non
         server.start()
         ready.result()
         assert client.infer("echo", {"n": 1}) == {"n": 1}
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+def test_who_is_told_has_nobody_dial_again(kind: str, monkeypatch: pytest.MonkeyPatch, max_retries: int) -> None:
+    """Not even if the pause after the failure is over by the time the caller wakes: with a wrong token each attempt
+    counts as a guess."""
+    monkeypatch.setattr(endpoints, "backoff_s", lambda attempt, jitter: 0.0)
+    dialled: list[Any] = []
+    due = endpoints.Endpoints.due
+
+    def count(self: Any, *args: Any) -> Any:
+        found = due(self, *args)
+        dialled.extend(found)
+        return found
+
+    monkeypatch.setattr(endpoints.Endpoints, "due", count)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+    with open_client(kind, address, max_retries=max_retries) as client:
+        for times in (1, 2):
+            with pytest.raises(Unavailable, match="CONNECT_FAILED"):
+                client.infer("m", {})
+            assert len(dialled) == times
 
 
 def test_the_models_are_those_of_now(client: Any, server: FakeServer) -> None:

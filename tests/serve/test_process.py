@@ -176,7 +176,7 @@ def test_a_worker_that_cannot_be_asked_for_leaves_nothing(
             return before, open_descriptors()
 
         before, after = daemon.ask(fail)
-        assert before == after
+        assert after <= before  # whatever else the process lets go of meanwhile
         assert daemon.ask(lambda: list(executor._processes)) == [0]
 
 

@@ -79,6 +79,10 @@ class Link:
         while True:
             if self._closed:
                 raise make("CLIENT_CANCELLED")
+            # First, or somebody who is about to be told would have it dialled once more.
+            hopeless = endpoints.hopeless(waiter)
+            if hopeless is not None:
+                raise copy.copy(hopeless) from hopeless  # one of its own for every caller: errors collect tracebacks
             now = monotonic()
             for endpoint in endpoints.due(now, waiter):
                 dialing = loop.create_task(self._dial(endpoint, loop))
@@ -89,9 +93,6 @@ class Link:
                 return connection
             if now >= call.deadline:
                 raise call.time_up(endpoints.problem) from endpoints.problem
-            hopeless = endpoints.hopeless(waiter)
-            if hopeless is not None:
-                raise copy.copy(hopeless) from hopeless  # one of its own for every caller: errors collect tracebacks
             await _wait(loop, self._waiting, min(call.deadline, endpoints.next_due()) - now)
 
     async def pause(self, seconds: float) -> None:

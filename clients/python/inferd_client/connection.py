@@ -297,7 +297,8 @@ class Connection:
                 self._receive()
         finally:
             if leading:
-                self._hand_over()
+                with self._mutex:
+                    self._hand_over()
 
     def _hang_up(self) -> None:
         with suppress(OSError):
@@ -319,22 +320,23 @@ class Connection:
             if self._readable.poll(0):
                 self._receive()
         finally:
-            self._hand_over()
+            with self._mutex:
+                self._hand_over()
 
     def _wait(self, call: Call, state: int) -> None:
         """Returns when `call` is not in `state` any more, or its time is up."""
-        with self._mutex:
-            if call.state != state:
-                return
-            if self._receiving:
-                call.waiter = Lock()
-                call.waiter.acquire()
-                self._followers[call] = None
-            else:
-                self._receiving = call.promoted = True
-        if not call.promoted and not self._follow(call):
-            return
         try:
+            with self._mutex:
+                if call.state != state:
+                    return
+                if self._receiving:
+                    call.waiter = Lock()
+                    call.waiter.acquire()
+                    self._followers[call] = None
+                else:
+                    self._receiving = call.promoted = True
+            if not call.promoted and not self._follow(call):
+                return
             poll = self._readable.poll
             patience_s = MAX_WAIT_S if state == SENT else CHECK_CALL_S
             while call.state == state:
@@ -344,33 +346,29 @@ class Connection:
                 if poll(min(remaining, patience_s) * 1000):
                     self._receive()
         finally:
-            call.promoted = False
-            self._hand_over()
+            # Whatever was raised, and wherever: nobody waits for a receiver that has gone.
+            with self._mutex:
+                self._followers.pop(call, None)
+                if call.promoted:
+                    call.promoted = False
+                    self._hand_over()
 
     def _follow(self, call: Call) -> bool:
         """Sleeps until woken; True if the role was handed to this thread."""
-        try:
-            call.waiter.acquire(timeout=lock_timeout_s(call.deadline))
-        except BaseException:
-            with self._mutex:
-                self._followers.pop(call, None)
-                promoted, call.promoted = call.promoted, False
-            if promoted:
-                self._hand_over()
-            raise
+        call.waiter.acquire(timeout=lock_timeout_s(call.deadline))
         with self._mutex:
             self._followers.pop(call, None)
             return call.promoted
 
     def _hand_over(self) -> None:
-        with self._mutex:
-            if self._followers:
-                # The youngest waits longest, so the role changes hands least.
-                call, _ = self._followers.popitem()
-                call.promoted = True
-                call.waiter.release()
-            else:
-                self._receiving = False
+        """Gives the role to a follower, if there is one. Under the mutex."""
+        if self._followers:
+            # The youngest waits longest, so the role changes hands least.
+            call, _ = self._followers.popitem()
+            call.promoted = True
+            call.waiter.release()
+        else:
+            self._receiving = False
 
     def _receive(self) -> None:
         """Takes in what the socket has and wakes whom it concerns. Only with the role."""

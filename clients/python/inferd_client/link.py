@@ -113,6 +113,10 @@ class Link:
         while True:
             if self._closed or call.cancelled:
                 raise make("CLIENT_CANCELLED")
+            # First, or somebody who is about to be told would have it dialled once more.
+            hopeless = endpoints.hopeless(waiter)
+            if hopeless is not None:
+                raise copy.copy(hopeless) from hopeless  # one of its own for every caller: errors collect tracebacks
             now = monotonic()
             for endpoint in endpoints.due(now, waiter):
                 try:
@@ -125,9 +129,6 @@ class Link:
                 return connection
             if now >= call.deadline:
                 raise call.time_up(endpoints.problem) from endpoints.problem
-            hopeless = endpoints.hopeless(waiter)
-            if hopeless is not None:
-                raise copy.copy(hopeless) from hopeless  # one of its own for every caller: errors collect tracebacks
             self._changed.wait(lock_timeout_s(min(call.deadline, endpoints.next_due())))
 
     def _dial(self, endpoint: Endpoint[Connection]) -> None:

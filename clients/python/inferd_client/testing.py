@@ -58,7 +58,8 @@ class Received:
 class FakeServer:
     """Serves `models` at `url` (by default on a free port of this machine) between `start()` and `stop()`.
 
-    With a `token`, clients that do not show it are turned away.
+    With a `token`, clients that do not show it are turned away. Raises InvalidArgument for a `status` that no message
+    can hold.
     `requests`, `cancelled`, `pongs` and `connections` say what happened so far; `wait_for` waits until it has.
     """
 
@@ -78,6 +79,7 @@ class FakeServer:
         self.payload_bytes = payload_bytes
         self.token = token
         self.status = dict(status or {})
+        pack_values(self.status)  # now, where it is read, and not in a thread
         self.delay_ms = 0.0  # what is added to the time of every request
         self.refusal: RequestError | None = None  # what new connections are told, and nothing else
         self.requests: list[Received] = []
