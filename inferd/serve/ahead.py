@@ -14,7 +14,7 @@ from typing import Any
 from inferd.schedule.batch import Batch
 from inferd.serve.executor import Executor
 from inferd.serve.pool import Worker
-from inferd.serve.session import Request
+from inferd.serve.request import Request
 from inferd.wire import batch as b
 
 # A batch that takes less leaves no time for a packet and a thread.

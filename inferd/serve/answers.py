@@ -16,7 +16,8 @@ from inferd.schedule.batch import Batch
 from inferd.serve import report
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import overloaded, too_late
-from inferd.serve.session import Request, Session
+from inferd.serve.request import Request
+from inferd.serve.session import Session
 from inferd.serve.slab import Slab
 from inferd.wire.messages import with_timing
 

@@ -30,7 +30,8 @@ from inferd.serve.executor import Executor
 from inferd.serve.holdings import Holdings
 from inferd.serve.pool import Pool
 from inferd.serve.refusal import too_late
-from inferd.serve.session import Request, Session
+from inferd.serve.request import Request
+from inferd.serve.session import Session
 from inferd.serve.slab import Slab
 from inferd.serve.strangers import Strangers
 from inferd.serve.tls import context_of

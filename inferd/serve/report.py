@@ -9,7 +9,7 @@ from inferd import log
 from inferd._version import __version__
 from inferd.schedule.batch import Batch
 from inferd.serve import meters
-from inferd.serve.session import Request
+from inferd.serve.request import Request
 
 if TYPE_CHECKING:
     from inferd.serve.engine import Engine

@@ -5,27 +5,22 @@ Synchronous, with `now` as an argument. The socket is behind `Link`, which moves
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from inferd._version import __version__
-from inferd.config import MIB
 from inferd.errors import ProtocolError, RequestError, make
 from inferd.schedule.credits import Window
-from inferd.schedule.ticket import CLASSES, Client, State, Ticket
+from inferd.schedule.ticket import Client, State
+from inferd.serve import greeting
 from inferd.serve.admission import Plan, check_payload
-from inferd.serve.origin import origin
 from inferd.serve.outbox import Link, Outbox
 from inferd.serve.patience import NOT_READ, Patience
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import header_of, overloaded, too_late
-from inferd.serve.slab import Chunk
-from inferd.serve.tokens import GATEWAY
+from inferd.serve.request import Request
 from inferd.wire import frame as f
 from inferd.wire.frame import HAS_VALUES, MAGIC, PREFIX, VERSION, pack_prefix
-from inferd.wire.messages import BARE, GoAway, Hello, Infer, Message, Welcome
+from inferd.wire.messages import BARE, GoAway, Hello, Infer, Message
 from inferd.wire.peer import DRAINING, OPEN, SERVER, Frame, Peer, protocol_error_frame
-from inferd.wire.values import MAX_VALUES_BYTES, pack_values
 
 if TYPE_CHECKING:
     from inferd.serve.engine import Engine
@@ -33,64 +28,6 @@ if TYPE_CHECKING:
 # What is kept for a connection that does not read, beside its results, of which there can only be so many: PONG, STATUS
 # and refusals can be asked for without end.
 MAX_IGNORED_BYTES = 1024 * 1024
-SUPPORTED_VERSION = 1
-# A newer request with a key may be so much larger than the one whose place it takes: a few more letters.
-LARGER_BYTES = 256
-# A client that asks for this answers PING at all times, also while it has nothing in flight. One that does not is only
-# asked while it has: it may have no thread to answer with.
-PING_FEATURE = "ping"
-
-
-class Request(Ticket):
-    """A ticket with its way back: whose it is, where its payload lies. `session` is None when nobody waits for it."""
-
-    __slots__ = ("chunk", "has_values", "header", "id", "killed", "offset", "parked", "plan", "session")
-
-    def __init__(
-        self,
-        session: Session,
-        id: int,
-        header: Infer,
-        plan: Plan,
-        nbytes: int,
-        has_values: bool,
-        due: float | None,
-        now: float,
-    ) -> None:
-        super().__init__(
-            plan.lane_of(nbytes, has_values),
-            plan.rows or 1,
-            nbytes,
-            plan.model.max_batch_size,
-            due,
-            now,
-            session.owner,
-            CLASSES[header.priority],
-            plan.weight,
-        )
-        self.session: Session | None = session
-        self.id = id
-        self.header = header
-        self.plan = plan
-        self.has_values = has_values
-        self.chunk: Chunk | None = None
-        self.offset = 0
-        self.killed: tuple[int, ...] = ()  # the workers that died while they computed it
-        self.parked = False  # waits until its client has read enough to have answers again
-
-    @property
-    def waits(self) -> bool:
-        """Whether its payload is there and it has not begun: in the queue, or parked behind a slow link."""
-        return self.state is State.QUEUED or self.parked
-
-    def adds_nothing_to(self, older: Request) -> bool:
-        """Whether it is no more work than the other one, so that it may have its place."""
-        return (
-            self.plan.model is older.plan.model
-            and self.rows <= older.rows
-            and self.nbytes <= older.nbytes + LARGER_BYTES
-            and self.priority >= older.priority
-        )
 
 
 class Session:
@@ -307,52 +244,16 @@ class Session:
             return
         hello = frame.message
         assert isinstance(hello, Hello)
-        lowest, highest = hello.versions
-        if not lowest <= SUPPORTED_VERSION <= highest:
-            offered = f"{lowest} to {highest}"
-            self._turn_away(make("UNSUPPORTED_VERSION", expected=SUPPORTED_VERSION, actual=offered))
+        error = greeting.refuse(self, hello)
+        if error is not None:
+            self._turn_away(error)
             return
-        engine = self.engine
-        caller = origin(hello.caller) if self.trusted else ""
-        if self.shows_token and engine.tokens is not None:
-            # The gateway's own connection asks in nobody's name, and its token is none to guess.
-            whose = caller if self.trusted else self.owner.name
-            peer = (hello.caller or GATEWAY) if self.trusted else self.link.name
-            now = self.patience.heard_at
-            wait_s = engine.guesses.wait_s(whose, now) if hello.token and whose else 0.0
-            if wait_s:
-                engine.count("refused_guessing")
-                engine.throttle.event("token_refused", now, peer=peer, why="too many wrong ones have come from there")
-                wait = math.ceil(wait_s * 10) / 10
-                self._turn_away(make("GUESSING", retry_after_ms=math.ceil(wait_s * 1000), wait=wait))
-                return
-            name = engine.tokens.name_of(hello.token)
-            if name is None:
-                engine.count("refused_token")
-                if hello.token and whose:
-                    engine.guesses.wrong(whose, now)
-                problem = "this one is not known" if hello.token else "none was shown"
-                engine.throttle.event("token_refused", now, peer=peer, why=problem)
-                self._turn_away(make("TOKEN", problem=problem))
-                return
-            self.owner = engine.holdings.client(f"token:{name}")
-        elif caller:
-            self.owner = engine.holdings.client(caller)
-        engine.strangers.greeted(self)
         self.client = hello.client
-        limits = {
-            "header_bytes": self.peer.limits.header_bytes,
-            "payload_bytes": self.peer.limits.payload_bytes,
-            "values_bytes": MAX_VALUES_BYTES,
-            "result_bytes": engine.settings.arena_mib * MIB,
-            "in_flight": self.window.largest,
-        }
-        self.answers_ping = PING_FEATURE in hello.features
-        features = [PING_FEATURE] if self.answers_ping else []
-        welcome = Welcome(f"inferd/{__version__}", limits, SUPPORTED_VERSION, features)
-        models = [model.description for model in engine.door.models.values()]
-        self.send(f.WELCOME, welcome, segment=pack_values({"models": models}))
-        if engine.draining:
+        self.answers_ping = greeting.PING in hello.features
+        self.engine.strangers.greeted(self)
+        welcome, models = greeting.welcome(self)
+        self.send(f.WELCOME, welcome, segment=models)
+        if self.engine.draining:
             self.send(f.GOAWAY, GoAway())
 
     def _turn_away(self, error: RequestError) -> None:

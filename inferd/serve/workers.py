@@ -18,7 +18,7 @@ from inferd.schedule.batch import Batch
 from inferd.serve.ahead import Ahead, pack_requests
 from inferd.serve.executor import Executor
 from inferd.serve.pool import UNHEALTHY_DEATHS, Arena, Condition, Pool, Worker
-from inferd.serve.session import Request
+from inferd.serve.request import Request
 from inferd.wire import batch as b
 
 # How many numbers of an arena's freed parts one packet takes along.

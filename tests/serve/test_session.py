@@ -22,7 +22,8 @@ from inferd.serve.patience import (
 )
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import header_of, overloaded, too_late
-from inferd.serve.session import MAX_IGNORED_BYTES, Request, Session
+from inferd.serve.request import Request
+from inferd.serve.session import MAX_IGNORED_BYTES, Session
 from inferd.wire import frame as f
 from inferd.wire.messages import Error, Hello, Infer
 from inferd.wire.peer import CLIENT, Peer
