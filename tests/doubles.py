@@ -168,6 +168,17 @@ class Slow:
         return {"y": batch["x"]}
 
 
+class Hang:
+    """Never ends what it begins."""
+
+    inputs = {"x": ("FP32", (1,))}
+    warm_up = False
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        threading.Event().wait()
+        return batch
+
+
 class Ahead:
     """Answers with where the preprocess of each row ran and how often, after a while; some words are special."""
 

@@ -34,7 +34,7 @@ def _state(engine: Engine) -> str:
     if engine.draining:
         return "draining"
     if engine.pool.serving:
-        return "ready"
+        return "stalled" if engine.workers.stalled(engine.clock()) else "ready"
     return "unhealthy" if engine.pool.unhealthy else "no worker"
 
 

@@ -242,6 +242,11 @@ class Workers:
             if not worker.positions:
                 self._cannot_load(worker, ModelLoadError(_hung_loading(worker.id, for_s)))
 
+    def stalled(self, now: float) -> bool:
+        """Whether all that could serve are at batches that should have been done, or heard of, a while ago."""
+        busy = [worker for worker in self._pool.workers if worker.condition is Condition.BUSY and not worker.leaving]
+        return self._pool.idle is None and bool(busy) and all(_is_stalled(worker, now) for worker in busy)
+
     # ---- from workers (WorkerEvents)
 
     def on_started(self, worker: int, pid: int) -> None:
@@ -439,6 +444,13 @@ def _hung_loading(worker: int, for_s: float) -> str:
         f"worker {worker} has not loaded its models within {for_s:.0f} s, and was ended; "
         "what it printed above is all it said"
     )
+
+
+def _is_stalled(worker: Place, now: float) -> bool:
+    """Long before it counts as hanging, if its batch is the first of its shape: but nobody is served meanwhile."""
+    assert worker.batch is not None and worker.arena is not None
+    heard_at = worker.hangs_at - worker.patience_s
+    return now > max(worker.batch.ends_at, heard_at) + LEAST_PATIENCE_S and not worker.arena.starved
 
 
 def _pack(worker: Place, batch_id: int, batch: Batch[Request], freed: list[int], prepared: dict[Request, int]) -> bytes:

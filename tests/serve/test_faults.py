@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from inferd_client import Client, DeadlineExceeded, Internal, Unavailable
 
-from inferd.serve import workers
+from inferd.serve import report, workers
 from inferd.wire import frame as f
 from inferd.wire.messages import Infer
 from inferd.wire.tensor import layout
@@ -98,6 +98,22 @@ def test_a_request_that_makes_the_model_hang_is_given_up_alone(tmp_path: Path, m
         assert answers == [10.0, 11.0, "POISONED", 12.0, 13.0]
         assert daemon.ask(lambda: daemon.engine.counters["workers_hung"]) == 2
         assert ask(20.0) == 20.0
+
+
+def test_a_daemon_whose_only_worker_hangs_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is served, though the worker is alive, and its first batch may take minutes before it is ended."""
+    monkeypatch.setattr(workers, "LEAST_PATIENCE_S", 0.2)
+    with running(tmp_path, double("Hang")) as daemon, RawPeer(daemon.url) as peer:
+
+        def state() -> str:
+            return str(report.status(daemon.engine)["state"])
+
+        assert daemon.ask(state) == "ready"
+        peer.infer(1, "hang", ONE, (1,))
+        daemon.until(lambda: state() == "stalled")
+        assert not daemon.ask(lambda: daemon.engine.pool.hung(daemon.engine.clock()))
+        os.kill(daemon.ask(lambda: daemon.engine.pool.workers[0].pid), signal.SIGKILL)
+        daemon.until(lambda: state() != "stalled")
 
 
 def test_two_workers_share_the_work(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from inferd.memory import Region
+from inferd.schedule.batch import Batch
+from inferd.serve import workers
 from inferd.serve.pool import Condition, Pool
 
 
@@ -138,3 +141,17 @@ def test_a_batch_of_which_nothing_is_heard_hangs(arena: Region) -> None:
     worker.arena.starved = False
     pool.condemn(worker, "hung")
     assert pool.hung(100.0) == []
+
+
+def test_a_long_batch_is_no_stall_until_it_is_overdue(arena: Region) -> None:
+    """One that should take 20 s has these and a while more; word from its worker is as good as a beginning."""
+    pool: Pool[Any] = Pool(("cpu",))
+    [worker] = pool.workers
+    pool.spawning(worker, arena)
+    pool.ready(worker, "cpu")
+    batch: Batch[Any] = Batch([])
+    batch.ends_at = 20.0
+    pool.run(worker, batch, 0.0, 200.0)
+    assert not workers._is_stalled(worker, 25.0) and workers._is_stalled(worker, 25.1)
+    pool.heard(worker, 24.0)
+    assert not workers._is_stalled(worker, 29.0) and workers._is_stalled(worker, 29.1)
