@@ -117,8 +117,28 @@ class Connection(asyncio.BufferedProtocol):
         return self._session.peer.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._session is not None:
-            self._session.received(nbytes, self._engine.clock())
+        if self._session is not None and self._session.received(nbytes, self._engine.clock()):
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """It is the others' turn. The loop would read this one again at once, 32 times if there is always more: half a
+        second of refusals, during which nobody else was heard."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        session = self._session
+        if session is None or self._transport.is_closing():
+            return
+        if session.go_on(self._engine.clock()):
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._read_on(session)
+
+    def _read_on(self, session: Session) -> None:
+        """Takes in what has been received and is not in the session's buffer."""
 
     def eof_received(self) -> bool:
         return False  # a client that sends no more cannot hear of its answers either: close
@@ -178,11 +198,17 @@ class TlsConnection(Connection):
         return self._received
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._session is not None:
+            self._take_in(self._session, nbytes)
+
+    def _read_on(self, session: Session) -> None:
+        self._take_in(session, 0)
+
+    def _take_in(self, session: Session, nbytes: int) -> None:
+        """`nbytes` have been received; what was before may not be decrypted yet."""
         channel = self._channel
-        session = self._session
-        if session is None:
-            return
         greeting = not channel.established
+        gives_way = False
         try:
             channel.received(self._received[:nbytes])
             if not channel.established:
@@ -191,8 +217,11 @@ class TlsConnection(Connection):
             if greeting:
                 self._greet(session)
             now = self._engine.clock()
-            while not self._transport.is_closing() and (nbytes := channel.read_into(session.peer.get_buffer())):
-                session.received(nbytes, now)
+            while not gives_way and not self._transport.is_closing():
+                nbytes = channel.read_into(session.peer.get_buffer())
+                if not nbytes:
+                    break
+                gives_way = session.received(nbytes, now)
         except EOFError:
             self.close()
         except ssl.SSLError as error:
@@ -208,6 +237,8 @@ class TlsConnection(Connection):
             self._send()
             if self.unsent() > MAX_IGNORED_BYTES and not session.outbox.congested:
                 self.abort()  # whoever asks for new keys without end and does not read them
+            if gives_way:
+                self._give_way()
 
     def _greet(self, session: Session) -> None:
         """The handshake is over. A verified certificate says who it is, and stands for a token."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # What is kept for a connection that does not read, beside its results, of which there can only be so many: PONG, STATUS
 # and refusals can be asked for without end.
 MAX_IGNORED_BYTES = 1024 * 1024
+# After so long with what one connection has to say it is the others' turn.
+LONG_READ_S = 0.002
 
 
 class Session:
@@ -36,6 +38,7 @@ class Session:
     __slots__ = (
         "admin",
         "answers_ping",
+        "arrived_at",
         "arriving",
         "client",
         "engine",
@@ -50,7 +53,6 @@ class Session:
         "peer",
         "shows_token",
         "trusted",
-        "unread_s",
         "unsent_bytes",
         "window",
     )
@@ -83,22 +85,33 @@ class Session:
         self.patience = Patience(now)
         self.answers_ping = False
         self.unsent_bytes = 0  # of its own memory, as the engine counts it
-        self.unread_s = 0.0  # how long what is read now has lain in the socket
+        self.arrived_at = now  # when what is read now came to the socket, as far as can be known
 
     # ---- frames in
 
-    def received(self, nbytes: int, now: float) -> None:
-        """`nbytes` have been received into the peer's buffer."""
-        peer = self.peer
+    def received(self, nbytes: int, now: float) -> bool:
+        """`nbytes` have been received into the peer's buffer. True when the frames in it have not all been dealt with,
+        because that took long: `go_on` is to be called then, and nothing more to be received before it returns False.
+        """
         self.engine.awake(now)
-        # It came after this socket was read last, and while the loop was busy with others: half of that is how long it
-        # has lain there on average. So a loop that cannot keep up finds what it reads too late, and says so at the
-        # least cost.
-        self.unread_s = min(now - self.patience.heard_at, self.engine.turn_s) / 2
+        # They came after this socket was read last, and while the loop was busy with others: half of that is how long
+        # they have lain there on average. So a loop that cannot keep up finds what it reads too late, and says so at
+        # the least cost.
+        self.arrived_at = now - min(now - self.patience.heard_at, self.engine.turn_s) / 2
         self.patience.heard_at = now
-        peer.buffer_updated(nbytes)
+        self.peer.buffer_updated(nbytes)
+        return self._deal_with_frames(now)
+
+    def go_on(self, now: float) -> bool:
+        """Goes on where it has stopped; True when it has stopped again."""
+        self.engine.awake(now)
+        return self._deal_with_frames(now)
+
+    def _deal_with_frames(self, now: float) -> bool:
+        peer, clock = self.peer, self.engine.clock
+        long = False
         try:
-            while (frame := peer.next_frame()) is not None:
+            while not long and (frame := peer.next_frame()) is not None:
                 if frame.type == f.INFER:
                     self._on_infer(frame, now)
                 elif frame.complete:
@@ -107,12 +120,14 @@ class Session:
                     # Only INFER carries a payload at this end.
                     peer.accept(None)
                     self._on_frame(frame, now)
+                long = clock() - now > LONG_READ_S
         except ProtocolError as error:
             self._broken(error, now)
         if self.outbox.parts:
             self.flush(now)
             if self.ignored > MAX_IGNORED_BYTES:
                 self.engine.cut(self, NOT_READ, now)
+        return long
 
     def _on_infer(self, frame: Frame, now: float) -> None:
         arriving = self.arriving
@@ -167,7 +182,7 @@ class Session:
             problem = check_payload(plan, nbytes, has_values)
             if problem is not None:
                 return problem
-        arrived = now - self.unread_s
+        arrived = self.arrived_at
         time_s = plan.model.objective_s if header.deadline_ms is None else header.deadline_ms / 1000
         due = None
         if time_s is not None:

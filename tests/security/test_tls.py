@@ -20,7 +20,7 @@ import uvloop
 from inferd_client import AsyncClient, Client, ConfigError, InferdError, InvalidArgument, Unauthenticated, Unavailable
 
 from inferd.config import Settings
-from inferd.serve import tls
+from inferd.serve import session, tls
 from inferd.serve.listener import TlsConnection
 from inferd.serve.strangers import MAX_STRANGERS
 from inferd.wire.address import Address
@@ -112,6 +112,25 @@ def test_a_certificate_stands_for_a_token_and_names_the_client(mutual: Daemon, p
     with Client(mutual.url, ca=papers.ca, cert=papers.nameless[0], key=papers.nameless[1]) as client:
         client.models()
         assert "cert:robot.example" in names(mutual)
+
+
+@pytest.mark.parametrize("how", ["tls", "tcp", "unix"])
+def test_a_connection_that_gives_way_after_each_frame_loses_nothing(
+    papers: Papers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Many small requests at once, and payloads larger than any buffer: what was stopped in the middle goes on."""
+    monkeypatch.setattr(session, "LONG_READ_S", -1.0)
+    files = {"tls_cert": papers.cert, "tls_key": papers.key} if how == "tls" else {}
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url, ca=papers.ca if how == "tls" else None) as client:
+            sizes = [1 + number % 7 for number in range(200)] + [100_000] * 5
+            inputs = [np.full(size, number, np.float32) for number, size in enumerate(sizes)]
+            answers = await asyncio.gather(*[client.infer("double", {"x": x}, timeout_ms=60_000) for x in inputs])
+            assert all(np.array_equal(answer["y"], x * 2) for answer, x in zip(answers, inputs, strict=True))
+
+    with running(tmp_path, double("Double"), executor="inline", **files) as daemon:
+        uvloop.run(ask(daemon.unix_url if how == "unix" else daemon.url))
 
 
 def test_a_new_certificate_is_the_next_connections(papers: Papers, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from inferd.serve.patience import (
 from inferd.serve.pool import Arena
 from inferd.serve.refusal import header_of, overloaded, too_late
 from inferd.serve.request import Request
-from inferd.serve.session import MAX_IGNORED_BYTES, Session
+from inferd.serve.session import LONG_READ_S, MAX_IGNORED_BYTES, Session
 from inferd.wire import frame as f
 from inferd.wire.messages import Error, Hello, Infer
 from inferd.wire.peer import CLIENT, Peer
@@ -82,7 +82,8 @@ class NoLoop:
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(Settings(models=(ModelConfig("m", "m:M"),), slab_mib=4, payload_mib=1), NoExecutor())
+    settings = Settings(models=(ModelConfig("m", "m:M"),), slab_mib=4, payload_mib=1)
+    engine = Engine(settings, NoExecutor(), clock=lambda: 0.0)
     engine._loop = NoLoop()  # type: ignore[assignment]
     engine.door.open([{"name": "m", "inputs": None, "outputs": None, "max_batch_size": 8, "latency": []}])
     yield engine
@@ -131,6 +132,22 @@ def test_a_slow_reader_is_not_cut_while_it_reads(engine: Engine) -> None:
     for second in range(60, 60 + int(WRITE_TIMEOUT_S)):
         assert talk.session.overdue(float(second)) == ""
     assert talk.session.overdue(60 + WRITE_TIMEOUT_S + 1) == "it does not read its answers"
+
+
+def test_who_has_much_to_say_gives_way_to_others(engine: Engine) -> None:
+    """What is asked at once is answered a little in each turn, in its order, and all of it: here a frame a turn."""
+    talk = Talk(engine)
+    ids = range(1, 11)
+    data = b"".join(f.pack_prefix(f.PING, number, 0) for number in ids)
+    talk.session.peer.get_buffer()[: len(data)] = data
+    engine.clock = lambda: LONG_READ_S * 1.5
+    assert talk.session.received(len(data), 0.0)
+    turns = 1
+    while talk.session.go_on(0.0):
+        turns += 1
+    pongs = [written for written in talk.link.written if written.startswith(f.pack_prefix(f.PONG, 0, 0)[:5])]
+    assert turns == len(pongs) == len(ids)
+    assert [int.from_bytes(pong[16:24], "little") for pong in pongs] == list(ids)
 
 
 def test_a_payload_that_stops_is_cut(engine: Engine) -> None:
