@@ -30,12 +30,15 @@ CHANNEL_BUFFER_BYTES = 1024 * 1024
 STATUS_TIMEOUT_S = 0.25
 # Before the system is asked again for a descriptor or a process that it did not have.
 AGAIN_S = 1.0
+# How long a worker that is given up before the fork server has said that it is there may still come: after that the
+# fork server itself stands still.
+FORK_TIMEOUT_S = 10.0
 
 
 class _Process:
     """One worker process, as this side knows it."""
 
-    __slots__ = ("ahead", "channel", "patience", "pid", "pidfd", "status")
+    __slots__ = ("ahead", "channel", "patience", "pid", "pidfd", "status", "unwanted")
 
     def __init__(self, channel: socket.socket, ahead: socket.socket) -> None:
         self.channel = channel
@@ -43,7 +46,9 @@ class _Process:
         self.pid = 0
         self.pidfd = -1
         self.status = ""  # how it ended
-        self.patience: asyncio.TimerHandle | None = None  # it has ended, and its status is on the way
+        self.unwanted = False  # was killed before it was there
+        # It has ended, and its status is on the way; or it is unwanted, and not there yet.
+        self.patience: asyncio.TimerHandle | None = None
 
 
 class ProcessExecutor:
@@ -154,6 +159,10 @@ class ProcessExecutor:
         process.pidfd = pidfd
         self._loop.add_reader(pidfd, self._ended, worker)
         self._events.on_started(worker, process.pid)
+        if process.unwanted and process.patience is not None:
+            process.patience.cancel()
+            process.patience = None
+            self.kill(worker)
 
     def _find(self, worker: int, process: _Process) -> None:
         """Gets the pidfd of a worker that came without one. Until then it may serve, cannot be killed, and the fork
@@ -256,11 +265,21 @@ class ProcessExecutor:
 
     def kill(self, worker: int) -> None:
         process = self._processes.get(worker)
-        if process is not None and process.pidfd >= 0 and process.patience is None:
+        if process is None or process.patience is not None:
+            return
+        if not process.pid:
+            process.unwanted = True
+            process.patience = self._loop.call_later(FORK_TIMEOUT_S, self._end_fork_server)
+        elif process.pidfd >= 0:
             try:
                 signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # it has ended by itself
+
+    def _end_fork_server(self) -> None:
+        """It stands still. Its end of file brings another one, and its workers with it."""
+        log.event("fork_server_hung", level=40, pid=self._fork_server.pid)
+        self._fork_server.kill()
 
     async def close(self) -> None:
         self._closing = True

@@ -101,6 +101,38 @@ def test_a_replacement_that_cannot_be_forked_comes_later(tmp_path: Path, no_fork
         assert daemon.ask(lambda: places[1].pid) == other and executor_of(daemon)._fork_server.pid == fork_server
 
 
+def test_a_fork_server_that_stands_still_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that it does not make is given up, as one whose loading hangs, and then the fork server is."""
+    monkeypatch.setattr(process, "FORK_TIMEOUT_S", 0.05)
+    with running(tmp_path, double("Double")) as daemon, Client(daemon.url) as client:
+        monkeypatch.setattr(workers, "LEAST_LOADING_S", 0.0)
+        [place] = daemon.engine.pool.workers
+        daemon.ask(lambda: setattr(place, "load_s", 0.05))
+        stands = executor_of(daemon)._fork_server
+        os.kill(stands.pid, signal.SIGSTOP)
+        os.kill(daemon.ask(lambda: place.pid), signal.SIGKILL)
+        daemon.until(lambda: executor_of(daemon)._fork_server is not stands)
+        daemon.ask(lambda: monkeypatch.undo() or setattr(place, "load_s", 60.0))  # its successor takes its time
+        assert client.infer("double", {"x": ONE}, timeout_ms=20_000)["y"].tolist() == [2]
+        assert stands.returncode == -signal.SIGKILL
+
+
+def test_a_worker_that_is_not_wanted_any_more_when_it_comes_is_ended(tmp_path: Path) -> None:
+    """Killed while the fork server has not made it yet; the fork server, which was only late, stays."""
+    with running(tmp_path, double("Double")) as daemon:
+        executor = executor_of(daemon)
+        fork_server = executor._fork_server
+        [place] = daemon.engine.pool.workers
+        os.kill(fork_server.pid, signal.SIGSTOP)
+        os.kill(daemon.ask(lambda: place.pid), signal.SIGKILL)
+        daemon.until(lambda: place.deaths == 1 and 0 in executor._processes)
+        daemon.ask(lambda: executor.kill(0))
+        os.kill(fork_server.pid, signal.SIGCONT)
+        daemon.until(lambda: place.deaths == 2)
+        daemon.until(lambda: daemon.engine.pool.serving == 1)
+        assert executor._fork_server is fork_server and place.last_exit == "SIGKILL"
+
+
 def test_a_reload_whose_workers_cannot_be_forked_changes_nothing(tmp_path: Path, no_fork: NoFork) -> None:
     """It fails with the system's word; who serves goes on, and the next reload goes through."""
     with running(tmp_path, double("Double"), devices=("cpu", "cpu")) as daemon, Client(daemon.url) as client:
