@@ -72,6 +72,8 @@ def _look(settings: Settings) -> Iterator[Contradiction]:
 
 def _pin(model: ModelConfig) -> str:
     """What is wrong with a pin; "" if it is right."""
+    if astray := model.astray():
+        return astray
     found = digest(model.pinned)
     if not found:
         return f"{model.pinned} is pinned, and cannot be read"

@@ -46,6 +46,9 @@ class ModelConfig:
     options: dict[str, object] = field(default_factory=dict)
     # The SHA-256 of `pinned`, in hex; a model whose file does not have it is not run. "": it is not asked for.
     sha256: str = ""
+    # What `file.py` held when the settings were put in force, which is what all workers run until the next reload.
+    # None: it is no such file, or could not be read. Not a part of what the operator has set.
+    source: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> ModelConfig:
@@ -93,10 +96,45 @@ class ModelConfig:
     @property
     def pinned(self) -> str:
         """The file that `sha256` is about: the Python file of `file.py:Name`, the weights of `hf:FOLDER`; else ""."""
-        if self.target == FOLDER_TARGET:
-            return f"{self.options.get('folder')}/{FOLDER_WEIGHTS}"
+        folders = self.folders
+        return os.path.join(folders[0], FOLDER_WEIGHTS) if folders else self.file
+
+    @property
+    def file(self) -> str:
+        """The file of `file.py:Name`; "" for other targets."""
         path = self.target.rpartition(":")[0]
         return path if path.endswith(".py") else ""
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders that `hf:FOLDER` reads from; the first has the weights. None for other targets.
+
+        sentence-transformers can have the parts of a model in folders of their own: modules.json names them.
+        """
+        if self.target != FOLDER_TARGET:
+            return []
+        top = str(self.options.get("folder"))
+        try:
+            with open(os.path.join(top, "modules.json"), "rb") as file:
+                inner = [os.path.join(top, module["path"]) for module in json.load(file)]
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+            return [top]  # there is none, or whoever opens the folder says what is wrong with it
+        return [*inner, top] if inner else [top]
+
+    def astray(self) -> str:
+        """Why the weights of `hf:FOLDER` cannot be pinned where they lie; else "". The file itself may be a link, as in
+        the hub's cache: what it leads to is compared, and served."""
+        folders = self.folders
+        try:
+            inner, top = [os.path.realpath(folder) for folder in (folders[0], folders[-1])] if folders else ("/", "/")
+        except ValueError:
+            return ""  # it cannot be a path, so nothing is opened there
+        if os.path.commonpath([inner, top]) == top:
+            return ""
+        return (
+            f"it is pinned, and its modules.json takes the weights from {inner}, which is outside of {folders[-1]}; "
+            "copy them into the folder"
+        )
 
     @property
     def said(self) -> str:
@@ -107,13 +145,12 @@ class ModelConfig:
 
     def missing(self) -> str:
         """What of the target is not there, as far as that can be seen without running any of it; else ""."""
-        path = self.target.rpartition(":")[0]
         if self.target == FOLDER_TARGET:
             folder = str(self.options.get("folder"))
             return "" if os.path.isdir(folder) else f"there is no folder {folder}"
-        if path.endswith(".py"):
-            return "" if os.path.isfile(path) else f"there is no file {path}"
-        package = path.partition(".")[0]
+        if self.file:
+            return "" if os.path.isfile(self.file) else f"there is no file {self.file}"
+        package = self.target.rpartition(":")[0].partition(".")[0]
         # A package's own name is looked for without importing it; the worker sees the working folder as well.
         if package in sys.modules or find_spec(package) or PathFinder.find_spec(package, [os.getcwd()]):
             return ""
@@ -125,8 +162,22 @@ def digest(path: str) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # a ValueError for what cannot be a path
         return ""
+
+
+def with_sources(models: Iterable[ModelConfig]) -> tuple[ModelConfig, ...]:
+    """The models with what their Python files hold now. For one that cannot be read, its worker says why."""
+    models = tuple(models)
+    sources = {path: _content(path) for path in {model.file for model in models} if path}
+    return tuple(replace(model, source=sources.get(model.file)) for model in models)
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None
 
 
 def check_name(name: str) -> None:

@@ -14,10 +14,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inferd import failpoints, log
 from inferd.config import MIB, Settings
+from inferd.config.models import with_sources
 from inferd.errors import RequestError, make
 from inferd.memory import Region
 from inferd.schedule.batch import Batch
@@ -69,7 +71,8 @@ class Engine:
         scheduler: Scheduler[Request] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings = settings
+        # Read once: the replacement of a worker runs the same as its predecessor, whatever is in the files by then.
+        settings = self.settings = replace(settings, models=with_sources(settings.models))
         self.executor = executor
         # Not the loop's: uvloop's clock stands still within a turn and counts whole milliseconds.
         self.clock = clock

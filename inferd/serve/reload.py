@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from inferd import log
 from inferd.config import MIB, SETTINGS, ModelConfig, Settings
 from inferd.config.definition import FILE
+from inferd.config.models import with_sources
 from inferd.errors import ConfigError, InferdError, make
 from inferd.serve.notify import Notifier
 from inferd.serve.secret import located
@@ -107,12 +108,17 @@ def fingerprints(settings: Settings) -> dict[str, str]:
 
 
 def _of_model(model: ModelConfig) -> str:
-    """Its own file's hash; sizes and times of the files and folders that its options name, which can be gigabytes."""
-    path = model.target.rpartition(":")[0]
-    parts = [_hash(path)] if path.endswith(".py") else []
-    for value in model.options.values():
-        if isinstance(value, str) and os.path.exists(value):
-            parts += _sizes_and_times(value)
+    """Its own file's hash; sizes and times of the files and folders that its options name, and of the folders that one
+    of Hugging Face's reads from below: these can be gigabytes."""
+    parts = []
+    if model.source is not None:
+        parts.append(hashlib.sha256(model.source).hexdigest())
+    elif model.file:
+        parts.append(_hash(model.file))
+    named = [value for value in model.options.values() if isinstance(value, str)]
+    for path in dict.fromkeys([*named, *model.folders]):
+        if os.path.exists(path):
+            parts += _sizes_and_times(path)
     return " ".join(parts)
 
 
@@ -267,6 +273,7 @@ class Reloader:
         """Reads what is wanted now. Raises ConfigError for what cannot be had."""
         new = self._reread()
         new.check()
+        new = dataclasses.replace(new, models=with_sources(new.models))
         have = fingerprints(new)
         what = difference(self._engine.settings, new, self._fingerprints, have)
         stuck = [name for name in what.settings if name in NEEDS_RESTART]

@@ -10,6 +10,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import io
+import linecache
 import math
 import os
 import re
@@ -25,6 +27,7 @@ from typing import Any
 import torch
 
 from inferd.config import ModelConfig
+from inferd.config.models import FOLDER_WEIGHTS
 from inferd.errors import ModelLoadError
 from inferd.wire.tensor import Spec, specs
 from inferd.work.device import DTYPES
@@ -183,6 +186,19 @@ class ServedModule(Served):
         return self.model(next(iter(batch.values()))) if len(batch) == 1 else self.model(**batch)
 
 
+class ServedFolder(Served):
+    """A Hugging Face folder whose weights are pinned. A library opens them, by their name: what it has opened has to be
+    what was compared before."""
+
+    def __init__(self, config: ModelConfig, model: Any) -> None:
+        super().__init__(config.name, model)
+        self._config = config
+
+    def load(self, device: torch.device) -> None:
+        super().load(device)
+        _check_digest(self._config, os.path.join(self.model.folder.path, FOLDER_WEIGHTS))
+
+
 def _parameters(function: Callable[..., Any]) -> set[str]:
     try:
         return set(inspect.signature(function).parameters)
@@ -204,11 +220,13 @@ def _signature(model: Any, attribute: str) -> tuple[Spec, ...] | None:
         raise ModelLoadError(f"{attribute} must be {{name: (dtype, shape)}}: {error}") from error
 
 
-def load_model(name: str, target: str, options: Mapping[str, Any], sha256: str = "") -> Served:
-    """The model of `target`, made with `options`; with `sha256`, only if its file has that digest. Raises
-    ModelLoadError naming the line of the user's file."""
+def load_model(config: ModelConfig) -> Served:
+    """The model that is configured; with a pin, only if its file has that digest. Raises ModelLoadError naming the line
+    of the user's file."""
+    name, target, source = config.name, config.target, config.source
     module_name, _, attribute = target.rpartition(":")
-    source = pinned_source(ModelConfig(name, target, dict(options), sha256)) if sha256 else None
+    if config.sha256:
+        source = pinned_source(config)
     _see_working_folder(module_name)
     try:
         if module_name.endswith(".py"):
@@ -224,7 +242,7 @@ def load_model(name: str, target: str, options: Mapping[str, Any], sha256: str =
     if not callable(factory) or isinstance(factory, torch.nn.Module):
         raise ModelLoadError(f"{target} must be a class or a function that makes the model, not the model itself")
     try:
-        model = factory(**options)
+        model = factory(**config.options)
     except ModelLoadError:
         raise  # of inferd's own models, and a whole sentence
     except BaseException as error:
@@ -233,6 +251,8 @@ def load_model(name: str, target: str, options: Mapping[str, Any], sha256: str =
         raise ModelLoadError(f"{target} has no forward(batch); a model needs that one method")
     if isinstance(model, torch.nn.Module):
         return ServedModule(name, model)
+    if config.sha256 and config.folders:
+        return ServedFolder(config, model)
     return Served(name, model)
 
 
@@ -257,36 +277,60 @@ def pinned_source(model: ModelConfig) -> bytes | None:
     path = model.pinned
     if not path:
         raise ModelLoadError(f"model {model.name!r}: sha256 pins file.py:Name and hf:FOLDER, and this is neither")
+    if astray := model.astray():
+        raise _refused(path, f"model {model.name!r}: {astray}")
+    return _check_digest(model, path)
+
+
+def _check_digest(model: ModelConfig, path: str) -> bytes | None:
+    """As `pinned_source`, of the file at `path`."""
     try:
-        with open(path, "rb") as file:
-            source = file.read() if path.endswith(".py") else None
-            state = hashlib.file_digest(file, "sha256") if source is None else hashlib.sha256(source)
-    except OSError as error:
+        if model.file:
+            source = Path(path).read_bytes() if model.source is None else model.source
+            state = hashlib.sha256(source)
+        else:
+            source = None
+            with open(path, "rb") as file:
+                state = hashlib.file_digest(file, "sha256")
+    except (OSError, ValueError) as error:  # a ValueError for what cannot be a path
+        why = error.strerror if isinstance(error, OSError) else error
         raise ModelLoadError(
-            f"model {model.name!r} is pinned to the sha256 of {path}, and that cannot be read: {error.strerror}"
+            f"model {model.name!r} is pinned to the sha256 of {path}, and that cannot be read: {why}"
         ) from error
     found = state.hexdigest()
     if found != model.sha256:
-        refused = ModelLoadError(
+        raise _refused(
+            path,
             f"model {model.name!r}: {path} is not the file that was pinned, and nothing of it was run. Its sha256 is "
-            f"{found}, the configuration says {model.sha256}; put the right file there, or pin this one if it is right"
+            f"{found}, the configuration says {model.sha256}; put the right file there, or pin this one if it is right",
         )
-        refused.location = path
-        raise refused
     return source
 
 
+def _refused(where: str, sentence: str) -> ModelLoadError:
+    error = ModelLoadError(sentence)
+    error.location = where
+    return error
+
+
 class _Source(SourceFileLoader):
-    """Runs the source: of a pinned file what was checked, and not what has come into it since. Never byte code from
-    beside it, which Python takes for the file's while size and second are the same: a reload can come sooner."""
+    """Runs the source that was read and, if it is pinned, checked: not what has come into the file since. Never byte
+    code from beside it, which Python takes for the file's while size and second are the same: a reload can come
+    sooner."""
 
     def __init__(self, name: str, path: str, source: bytes | None) -> None:
         super().__init__(name, path)
-        self._source = source
+        self._source = super().get_data(path) if source is None else source
+
+    def get_data(self, path: str) -> bytes:
+        return self._source if path == self.path else super().get_data(path)
 
     def get_code(self, fullname: str) -> CodeType:
-        source = self.get_data(self.path) if self._source is None else self._source
-        return self.source_to_code(source, self.path)
+        code = self.source_to_code(self._source, self.path)
+        # Tracebacks and inspect show the lines that are run; an entry without a time is not compared with the file.
+        lines = list(io.StringIO(importlib.util.decode_source(self._source)))
+        linecache.cache[self.path] = (len(self._source), None, lines, self.path)
+        return code
 
 
 def _import_file(path: str, source: bytes | None = None) -> ModuleType:

@@ -69,7 +69,7 @@ class Runner:
             self._arena = Arena(devices.Memory(self._arena_region, self.device))
             for config in configs:
                 name, target = config.name, config.target
-                served = load_model(config.name, config.target, config.options, config.sha256)
+                served = load_model(config)
                 served.load(self.device)
                 self._try_example(served)
                 if warm_up and served.example is None and not (served.warms_up and warmup.made_up(served)):

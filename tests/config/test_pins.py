@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import py_compile
+import traceback
+from dataclasses import replace
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -13,7 +15,7 @@ import pytest
 
 from inferd.config import ModelConfig
 from inferd.errors import ConfigError, ModelLoadError
-from inferd.work.loader import load_model
+from inferd.work.loader import definition, load_model
 from tests.cli.test_cli_serve import refusal
 
 NET = """\
@@ -35,7 +37,7 @@ def write(folder: Path, word: str = "good") -> tuple[str, str]:
 def test_the_right_file_is_run(tmp_path: Path) -> None:
     """With its digest as without one."""
     path, digest = write(tmp_path)
-    load_model("net", f"{path}:Net", {}, digest)
+    load_model(ModelConfig("net", f"{path}:Net", sha256=digest))
     assert (tmp_path / "marker").read_text() == "good"
 
 
@@ -44,7 +46,7 @@ def test_another_file_is_not_run(tmp_path: Path) -> None:
     path, digest = write(tmp_path)
     _, other = write(tmp_path, "evil")
     with pytest.raises(ModelLoadError) as caught:
-        load_model("net", f"{path}:Net", {}, digest)
+        load_model(ModelConfig("net", f"{path}:Net", sha256=digest))
     assert all(words in str(caught.value) for words in ("'net'", path, digest, other, "nothing of it was run"))
     assert not (tmp_path / "marker").exists()
 
@@ -60,8 +62,37 @@ def test_byte_code_beside_the_file_is_not_run(tmp_path: Path) -> None:
     loader = SourceFileLoader("net", path)
     loader.exec_module(module_from_spec(spec_from_loader("net", loader)))
     assert (tmp_path / "marker").read_text() == "evil", "this is how Python is fooled"
-    load_model("net", f"{path}:Net", {}, digest)
+    load_model(ModelConfig("net", f"{path}:Net", sha256=digest))
     assert (tmp_path / "marker").read_text() == "good"
+
+
+def test_the_pin_is_of_what_is_run(tmp_path: Path) -> None:
+    """Not of the file, where a worker has been given what was in it: neither the right file nor a wrong one matters."""
+    path, right = write(tmp_path)
+    good = Path(path).read_bytes()
+    write(tmp_path, "evil")
+    load_model(ModelConfig("net", f"{path}:Net", sha256=right, source=good))
+    assert (tmp_path / "marker").read_text() == "good"
+    evil = Path(path).read_bytes()
+    write(tmp_path)
+    (tmp_path / "marker").unlink()
+    with pytest.raises(ModelLoadError, match=sha256(evil).hexdigest()):
+        load_model(ModelConfig("net", f"{path}:Net", sha256=right, source=evil))
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_traceback_shows_the_lines_that_run(tmp_path: Path) -> None:
+    """Also when the file has other lines by now, or is gone."""
+    path = tmp_path / "traced.py"
+    path.write_text("# other lines\n" * 9)
+    source = b"class Net:\n    def forward(self, batch):\n        return batch['missing']\n"
+    served = load_model(ModelConfig("net", f"{path}:Net", source=source))
+    for change in (lambda: None, path.unlink):
+        change()
+        with pytest.raises(KeyError) as caught:
+            served.forward({})
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].line == "return batch['missing']"
+        assert definition(f"{path}:Net") == f"{path}:1"
 
 
 def test_the_weights_of_a_folder_are_looked_at_first(tmp_path: Path) -> None:
@@ -71,16 +102,16 @@ def test_the_weights_of_a_folder_are_looked_at_first(tmp_path: Path) -> None:
     right = sha256(b"weights").hexdigest()
     for digest, words in (("0" * 64, right), (right, "config.json")):
         with pytest.raises(ModelLoadError, match=words):
-            load_model("m", model.target, model.options, digest)
+            load_model(replace(model, sha256=digest))
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelLoadError, match=r"pinned to the sha256 of .*model\.safetensors.*No such file"):
-        load_model("m", model.target, model.options, right)
+        load_model(replace(model, sha256=right))
 
 
 def test_what_has_no_file_cannot_be_pinned() -> None:
     """A pin that would not be looked at is refused, not passed over."""
     with pytest.raises(ModelLoadError, match="sha256 pins file"):
-        load_model("echo", "inferd.models.echo:Echo", {}, "0" * 64)
+        load_model(ModelConfig("echo", "inferd.models.echo:Echo", sha256="0" * 64))
 
 
 @pytest.mark.parametrize("name", ["net.pt2", "net.pt", "net.pth", "model.bin", "net.ckpt", "net.pkl", "net.pt:Net"])

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
 
 from inferd_client import Client
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from inferd.cli import cli
 from inferd.config import ModelConfig
-from inferd.errors import ConfigError
+from inferd.config.models import digest
+from inferd.errors import EXIT_CONFIG, ConfigError, ModelLoadError
 from inferd.models.hf.folder import Folder
 from inferd.models.hf.network import dtype_for
 from inferd.models.hf.spans import merged
 from inferd.wire import batch as b
+from inferd.work.loader import load_model
 from tests.models.hf_folders import LENGTH, TEXTS, every_kind, write
 from tests.running import running
 from tests.work.in_process import Ask, Failed, Worker
@@ -422,3 +430,118 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, folders: dict[s
         shutil.copy(folders["roberta-tags"] / name, folder / name)
     said = b.LoadFailure(*Worker(ModelConfig.parse(f"hf:{folder}")).first[1:])
     assert "they do not belong together" in said.message
+
+
+# ---- pins
+
+
+class Pinned:
+    """A folder with a base model, and another one's weights below it; which of them are served."""
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        self.folder = shutil.copytree(base, folder)
+        shutil.copytree(base, folder / "inner")
+        self.weights, self.inner = folder / "model.safetensors", folder / "inner" / "model.safetensors"
+        with safe_open(self.weights, "pt") as file:
+            save_file({name: file.get_tensor(name) + 1 for name in file.keys()}, self.inner, {"format": "pt"})  # noqa: SIM118
+
+    def config(self, pinned: Path) -> ModelConfig:
+        return replace(ModelConfig.parse(f"m=hf:{self.folder}"), sha256=digest(str(pinned)))
+
+    def refusal(self, pinned: Path) -> str:
+        kind, *failure = Worker(self.config(pinned)).first
+        assert kind == b.REFUSED
+        return b.LoadFailure(*failure).message
+
+    def served(self, pinned: Path) -> Path:
+        model = load_model(self.config(pinned))
+        model.load(torch.device("cpu"))
+        table = model.model.network.get_input_embeddings().weight
+        [path] = [path for path in (self.weights, self.inner) if any(table.equal(each) for each in tensors(path))]
+        return path
+
+
+def tensors(path: Path) -> list[torch.Tensor]:
+    with safe_open(path, "pt") as file:
+        return [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+
+
+@pytest.fixture
+def pinned(tmp_path: Path, folders: dict[str, Path]) -> Pinned:
+    return Pinned(tmp_path / "pinned", folders["distilbert-base"])
+
+
+def modules(path: str) -> list[dict[str, Any]]:
+    return [{"idx": 0, "name": "0", "path": path, "type": "sentence_transformers.models.Transformer"}]
+
+
+def test_the_pin_is_of_the_weights_that_modules_json_names(pinned: Pinned) -> None:
+    """Not of those that lie at the top and are not opened; the sentence names the file whose digest is wrong."""
+    assert pinned.served(pinned.weights) == pinned.weights
+    write(pinned.folder, {"modules.json": modules("inner")})
+    said = pinned.refusal(pinned.weights)
+    assert f"{pinned.inner} is not the file that was pinned" in said and digest(str(pinned.inner)) in said
+    assert pinned.served(pinned.inner) == pinned.inner
+
+
+def test_a_configuration_does_not_lead_to_other_weights(pinned: Pinned) -> None:
+    """transformers would follow the key, past the pin."""
+    config = json.loads((pinned.folder / "config.json").read_text())
+    write(pinned.folder, {"config.json": {**config, "transformers_weights": "inner/model.safetensors"}})
+    assert "takes the weights from inner/model.safetensors" in pinned.refusal(pinned.weights)
+
+
+@pytest.mark.parametrize("path", ["../other", "{other}", "link"])
+def test_pinned_weights_lie_in_the_folder(pinned: Pinned, tmp_path: Path, path: str) -> None:
+    """Who may write where modules.json or a link leads may not be who may write into the folder."""
+    other = shutil.copytree(pinned.folder / "inner", tmp_path / "other")
+    (pinned.folder / "link").symlink_to(other)
+    write(pinned.folder, {"modules.json": modules(path.format(other=other))})
+    says = f"takes the weights from {other}, which is outside of {pinned.folder}"
+    assert says in pinned.refusal(pinned.inner)
+    configuration = tmp_path / "inferd.toml"
+    configuration.write_text(f'[models.m]\ntarget = "hf:pinned"\nsha256 = "{digest(str(pinned.inner))}"\n')
+    done = CliRunner().invoke(cli, ["config", "check", str(configuration)])
+    assert done.exit_code == EXIT_CONFIG and says in done.output
+
+
+def test_pinned_weights_have_a_path(pinned: Pinned) -> None:
+    """What cannot be one is a sentence, too."""
+    write(pinned.folder, {"modules.json": modules("\0")})
+    assert "cannot be read: embedded null byte" in pinned.refusal(pinned.weights)
+
+
+def test_a_pinned_file_may_be_a_link(pinned: Pinned, tmp_path: Path) -> None:
+    """As in the hub's cache. What it leads to has the digest, or is not served."""
+    pinned.weights.rename(tmp_path / "blob")
+    pinned.weights.symlink_to(tmp_path / "blob")
+    assert pinned.served(pinned.weights) == pinned.weights
+    wanted = pinned.config(pinned.weights)
+    shutil.copy(pinned.inner, tmp_path / "blob")
+    with pytest.raises(ModelLoadError, match="is not the file that was pinned"):
+        load_model(wanted)
+
+
+def test_weights_that_have_been_loaded_stay(pinned: Pinned) -> None:
+    """Also on a CPU, where the library maps the file: it can be written over in place, or be cut off."""
+    model = load_model(pinned.config(pinned.weights))
+    model.load(torch.device("cpu"))
+    table = model.model.network.get_input_embeddings().weight
+    before = table.clone()
+    with open(pinned.weights, "r+b") as file:
+        file.write(pinned.inner.read_bytes())
+    assert torch.equal(table, before)
+    os.truncate(pinned.weights, 0)
+    assert torch.equal(table, before)
+
+
+@pytest.mark.parametrize("change", ["weights", "modules"])
+def test_weights_that_change_while_they_are_loaded_are_not_served(pinned: Pinned, change: str) -> None:
+    """The library opens them by their name, after they have been compared."""
+    model = load_model(pinned.config(pinned.weights))
+    if change == "weights":
+        pinned.weights.write_bytes(pinned.inner.read_bytes())
+    else:
+        model.model.folder.path = pinned.inner.parent  # as if modules.json had become another one just before
+    with pytest.raises(ModelLoadError, match="is not the file that was pinned"):
+        model.load(torch.device("cpu"))

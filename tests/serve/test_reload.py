@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from inferd_client import AsyncClient, Client
 from inferd.config import ModelConfig, Settings
 from inferd.errors import ConfigError, ModelLoadError
 from inferd.serve import workers
+from inferd.serve.pool import Condition
 from inferd.serve.reload import Reloader, difference, fingerprints
 from inferd.wire import frame as f
 from inferd.wire.address import Address
@@ -303,10 +305,36 @@ def test_a_folder_that_cannot_be_read_is_no_defect(tmp_path: Path, monkeypatch: 
     assert fingerprints(settings) == {"model net": "Permission denied"}
 
 
+@pytest.mark.parametrize("inner", ["0_Transformer", "parts/0_Transformer"])
+def test_a_folder_is_another_one_when_a_part_of_it_is(tmp_path: Path, inner: str) -> None:
+    """The weights of a sentence-transformers folder can lie below it, and how texts are pooled does."""
+    for part in (inner, "1_Pooling"):
+        (tmp_path / part).mkdir(parents=True)
+    modules = [{"type": "Transformer", "path": inner}, {"type": "Pooling", "path": "1_Pooling"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    settings = Settings(models=(ModelConfig.parse(f"net=hf:{tmp_path}"),))
+    for part in (f"{inner}/model.safetensors", "1_Pooling/config.json", "config_sentence_transformers.json"):
+        (tmp_path / part).write_text("{}")
+        had = fingerprints(settings)
+        assert not difference(settings, settings, had, fingerprints(settings))
+        (tmp_path / part).write_text("{ }")
+        assert difference(settings, settings, had, fingerprints(settings)).replaced == ["net"], part
+
+
+@pytest.mark.parametrize("modules", ["{", "[1]", "5", '[{"path": 5}]', '[{"path": "\\u0000"}]', "[" * 100_000])
+def test_a_folder_whose_modules_cannot_be_read_is_no_defect(tmp_path: Path, modules: str) -> None:
+    """Whoever opens it says what is wrong with it."""
+    (tmp_path / "modules.json").write_text(modules)
+    assert "modules.json" in fingerprints(Settings(models=(ModelConfig.parse(f"net=hf:{tmp_path}"),)))["model net"]
+
+
 # ---- models
 
 NET = """
 import os, time, torch
+
+while os.path.exists(f"{__file__}-stuck"):
+    time.sleep(0.002)
 
 class Net:
     inputs = {"x": ("FP32", (SIZE,))}
@@ -324,7 +352,8 @@ class Net:
 
 
 class Nets(Operator):
-    """Serves files of NET: a request for −n lasts until gate n is open, and −2 fails then."""
+    """Serves files of NET: a request for −n lasts until gate n is open, and −2 fails then. None loads while there is
+    FILE-stuck."""
 
     def __init__(self, daemon: Daemon, folder: Path) -> None:
         super().__init__(daemon)
@@ -640,12 +669,44 @@ def test_a_replacement_that_never_loads_is_replaced(tmp_path: Path, monkeypatch:
     with running(tmp_path, Nets.file(tmp_path, "net", 2)) as daemon:
         nets = Nets(daemon, tmp_path)
         (pid,) = nets.pids()
-        stuck(nets, "net")
+        gate = tmp_path / "net.py-stuck"
+        gate.touch()
         with monkeypatch.context() as patch:
             patch.setattr(workers, "LEAST_LOADING_S", 0.1)
             patch.setattr(workers, "PATIENCE", 0.0)
             os.kill(pid, signal.SIGKILL)
             daemon.until(lambda: daemon.engine.counters["workers_hung"] == 1)
-        nets.write("net", 3)
+        gate.unlink()
         with Client(daemon.url) as client:
-            assert client.infer("net", {"x": np.ones(1, np.float32)})["y"].tolist() == [3]
+            assert client.infer("net", {"x": np.ones(1, np.float32)})["y"].tolist() == [2]
+
+
+def test_a_replacement_runs_what_was_put_in_force(tmp_path: Path) -> None:
+    """Whatever is in the file by then, also what a reload has found to be broken; the next reload reads it anew."""
+    with running(tmp_path, Nets.file(tmp_path, "net", 2)) as daemon, Client(daemon.url) as client:
+        nets = Nets(daemon, tmp_path)
+        workers = daemon.engine.pool.workers
+
+        def after_a_death() -> list[float]:
+            daemon.until(lambda: len(workers) == 1)  # the others of a reload have gone
+            (before,) = nets.pids()
+            os.kill(before, signal.SIGKILL)
+            daemon.until(lambda: all(each.pid != before and each.condition is Condition.IDLE for each in workers))
+            answer: list[float] = client.infer("net", {"x": np.ones(1, np.float32)})["y"].tolist()
+            return answer
+
+        nets.write("net", 3)
+        assert after_a_death() == [2]
+        assert nets.reload() == ["model net: replaced"]
+        (tmp_path / "net.py").write_text("class Net:\n  oops(\n")
+        with pytest.raises(ModelLoadError, match=r"net\.py:2"):
+            nets.reload()
+        assert after_a_death() == [3]
+        nets.edit(max_connections=7)
+        (tmp_path / "net.py").unlink()
+        with pytest.raises(ModelLoadError, match="No such file"):
+            nets.reload()
+        nets.write("net", 3)
+        assert nets.reload() == ["max_connections: 4096 -> 7"]
+        (tmp_path / "net.py").unlink()
+        assert after_a_death() == [3]

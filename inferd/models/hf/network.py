@@ -22,6 +22,13 @@ def read_config(folder: Folder) -> Any:
             folder.path,
             f"config.json is nothing that this version of transformers knows, without code of its own: {error}",
         ) from error
+    if elsewhere := getattr(config, "transformers_weights", None):
+        # The library would follow it, and another file than the one that was checked and pinned would be served.
+        raise refusal(
+            folder.path,
+            f"config.json takes the weights from {elsewhere} (transformers_weights), and only model.safetensors or its "
+            "shards are served; give that file this name, and take the key out",
+        )
     config.use_cache = False  # of keys and values, for generating text
     return config
 
@@ -77,6 +84,10 @@ def load_network(folder: Folder, config: Any, device: torch.device) -> torch.nn.
     if network.main_input_name != "input_ids":
         raise refusal(folder.path, f"takes {network.main_input_name} and no text; {SUPPORTED}")
     moved: torch.nn.Module = network.to(device).eval()
+    if device.type == "cpu":
+        # The library maps the file: whoever wrote into it would change the answers, or end the worker with a SIGBUS.
+        for tensor in (*moved.parameters(), *moved.buffers()):
+            tensor.data = tensor.data.clone()
     return moved
 
 
