@@ -16,11 +16,17 @@ from inferd.cli.settings import SettingsCommand, configuration, look, settings_o
 from inferd.config import SETTINGS, Contradiction, ModelConfig, Settings
 from inferd.config.models import digest
 from inferd.config.read import Configuration, Mistaken, Sources
-from inferd.errors import EXIT_CONFIG
+from inferd.errors import EXIT_CONFIG, ConfigError
 from inferd.wire.address import DEFAULT_PORT
 
-# Arguments of a model that look like secrets. They belong in files; where one is here all the same, it is not shown.
-_SECRET = re.compile(r"token|secret|passw|credential|api_?key", re.IGNORECASE)
+# Arguments of a model that look like secrets, by their names in small letters with "_" where a word begins. They belong
+# in files; where one is here all the same, it is not shown. A tokenizer or an author is none.
+_SECRET = re.compile(
+    r"token(?!s|i[sz])|secret|passw|passphrase|credential|bearer|private|authori[sz]ation|(api|access)[_-]?key"
+    r"|(?<![a-z])o?auth[0-9]*(?![a-z])"
+)
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_HIDDEN = "(not shown)"
 
 
 @click.group(short_help="Check a configuration, or show where each value comes from.")
@@ -36,6 +42,8 @@ def check(path: str) -> None:
     Only the file counts here, and what it names (tokens, certificates, models): neither flags nor variables do. No
     model is run. `inferd serve` checks the same, and more that shows only there.
     """
+    if not path.strip():
+        raise ConfigError("FILE is empty, and names no file")  # without one nothing would be wrong
     try:
         found = configuration(Sources(path=path), _look)
     except Mistaken as mistaken:
@@ -93,12 +101,26 @@ def _row(found: Configuration, name: str) -> tuple[str, str, str]:
     return setting.place, value, found.origins[name]
 
 
+def _without_secrets(key: str, value: Any) -> Any:
+    """The value of an argument, or of a key in one, to be shown: what looks like a secret is not, however deep."""
+    name = _WORD.sub("_", key).lower()
+    # `max_tokens` counts something.
+    if _SECRET.search(name) or ("tokens" in name and not isinstance(value, int | float)):
+        return _HIDDEN
+    if isinstance(value, dict):
+        return {inner: _without_secrets(inner, part) for inner, part in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(key, part) for part in value]
+    return value
+
+
 def _model_rows(found: Configuration, model: ModelConfig) -> list[tuple[str, str, str]]:
     rows = [(model.name, f"target = {model.said}", found.origins[f"models.{model.name}"])]
     for key, value in model.options.items():
         if key != "folder" or model.said.rpartition(":")[2] != value:
-            shown = "(not shown)" if _SECRET.search(key) else json.dumps(value, ensure_ascii=False)
-            rows.append(("", f"options.{key} = {shown}", ""))
+            shown = _without_secrets(key, value)
+            text = _HIDDEN if shown is _HIDDEN else json.dumps(shown, ensure_ascii=False)
+            rows.append(("", f"options.{key} = {text}", ""))
     if model.sha256:
         rows.append(("", f"sha256 = {model.sha256}", ""))
     elif model.pinned and (found_digest := digest(model.pinned)):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from inferd.cli.common import Command
 from inferd.config import DEFAULT_WEB, SETTINGS, Contradiction, Setting, Settings
@@ -41,6 +42,7 @@ def settings_options(command: Command) -> Command:
         envvar="INFERD_CONFIG",
         show_envvar=True,
         default="",
+        callback=_named,
         metavar="FILE",
         help="A TOML file with settings and models; flags and variables go before it (docs/CONFIGURATION.md).",
     )(command)
@@ -66,6 +68,13 @@ def _option(setting: Setting) -> Any:
     elif setting.name == "web":
         form = {"is_flag": False, "flag_value": DEFAULT_WEB, "metavar": "[HOST:PORT]"}
     return click.option(setting.flag, setting.name, help=f"{setting.help}  [{'; '.join(notes)}]", **form)
+
+
+def _named(context: click.Context, parameter: click.Parameter, path: str) -> str:
+    """`--config "$UNSET"` would otherwise serve without the file, and without the tokens that it asks for."""
+    if not path.strip() and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+        raise ConfigError("--config: this is empty, and names no file; name one, or leave it out")
+    return path
 
 
 def sources(path: str, models: tuple[str, ...], options: tuple[str, ...], flags: dict[str, Any]) -> Sources:

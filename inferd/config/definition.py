@@ -47,6 +47,9 @@ def _switch(text: str) -> bool:
 
 
 def _path(text: str) -> str:
+    # `--tokens "$UNSET"` would otherwise take away the tokens that the file asks for.
+    if not text.strip():
+        raise ConfigError("this is empty, and names no file; name one, or leave it out")
     if "\0" in text:
         raise ConfigError("there is a NUL byte in this path, and no file has one in its name; take it out")
     return text

@@ -153,7 +153,7 @@ class ConfigFile:
         """A path as seen from the file's folder. A bare name that is in $CREDENTIALS_DIRECTORY stays what it is: there
         it is looked for first (inferd/serve/secret.py)."""
         credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-        if not text or (credentials and "/" not in text and os.path.exists(os.path.join(credentials, text))):
+        if credentials and "/" not in text and os.path.exists(os.path.join(credentials, text)):
             return text
         return os.path.join(self._folder, os.path.expanduser(text))
 

@@ -73,19 +73,44 @@ class InheritedSockets:
     def places(self, listen: tuple[Address, ...]) -> list[tuple[Address, socket.socket | None]]:
         """Where to listen, each with its socket or None where it is to be bound: what `listen` names, and then the
         sockets that nothing names."""
+        places, left = self._divided(listen)
+        return places + [(found.address, found.sock) for found in left]
+
+    def _divided(
+        self, listen: tuple[Address, ...]
+    ) -> tuple[list[tuple[Address, socket.socket | None]], list[Inherited]]:
+        """What `listen` names, each with its socket or None, and the sockets that it does not name.
+
+        A name can mean several addresses, `localhost` both of the loopback interface: each socket at one of them is the
+        listener's, with its TLS, except where `listen` has that address itself."""
         left = list(self.wire)
+        itself = {_without_tls(address) for address in listen}
         places: list[tuple[Address, socket.socket | None]] = []
         for address in listen:
-            found = next((each for each in left if _same(address, each.address)), None)
-            if found is not None:
-                left.remove(found)
-            places.append((address, found.sock if found is not None else None))
-        return places + [(found.address, found.sock) for found in left]
+            found = [
+                each
+                for each in left
+                if _same(address, each.address)
+                and (each.address == _without_tls(address) or each.address not in itself)
+            ]
+            left = [each for each in left if each not in found]
+            places.append((address, found[0].sock if found else None))
+            places += [(dataclasses.replace(each.address, tls=address.tls), each.sock) for each in found[1:]]
+        return places, left
 
     def check(self, settings: Settings) -> None:
         """Raises ConfigError for settings that cannot work together with each other and these sockets: one that other
         machines can reach asks for credentials, whoever has bound it."""
-        listen = tuple(address for address, _ in self.places(settings.listen))
+        places, left = self._divided(settings.listen)
+        listen = tuple(address for address, _ in places) + tuple(found.address for found in left)
+        for found in left:
+            if not found.address.path and settings.tls_client_ca and not settings.tokens:
+                raise ConfigError(
+                    f"client_ca in [tls] (--tls-client-ca) asks for certificates, and {found.address}, a socket that "
+                    "has come with the start, would be served without: listen does not name it. Name it there "
+                    f"(--listen {dataclasses.replace(found.address, tls=True)}), or without TLS if it is meant "
+                    f"(--listen {found.address}), or take it out of the socket unit"
+                )
         web = self.web.address if self.web is not None else settings.web
         dataclasses.replace(settings, listen=listen, web=web).check()
         if settings.web_origin and web is None:
@@ -118,6 +143,10 @@ def _listening(fd: int, name: str) -> Inherited:
         return Inherited(sock, Address(host=place[0], port=place[1]))
     path = os.fsdecode(place)
     return Inherited(sock, Address(path="@" + path[1:] if path.startswith("\0") else path))
+
+
+def _without_tls(address: Address) -> Address:
+    return dataclasses.replace(address, tls=False)
 
 
 def _same(wanted: Address, found: Address) -> bool:

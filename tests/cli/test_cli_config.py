@@ -64,6 +64,20 @@ def test_serve_and_show_say_the_same(inferd, folder: Path, monkeypatch: pytest.M
         ]
 
 
+def test_no_file_is_not_an_empty_name(inferd, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--config "$UNSET"` would serve without what the file asks for, as would `--tokens "$UNSET"`: exit 78.
+    An empty variable is none."""
+    for verb in (("serve",), ("config", "show")):
+        for flag in ("--config", "--tokens", "--tls-client-ca"):
+            for empty in ("", " "):
+                said = inferd(*verb, flag, empty)
+                sentence = f"inferd: {flag}: this is empty, and names no file; name one, or leave it out\n"
+                assert said == (78, "", sentence)
+    assert inferd("config", "check", "") == (78, "", "inferd: FILE is empty, and names no file\n")
+    monkeypatch.setenv("INFERD_CONFIG", "")
+    assert inferd("config", "show").code == 0
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 def test_tokens_that_others_can_read_are_a_mistake(inferd, folder: Path, mode: int) -> None:
     """So are tokens that are not there, and a line that is none; never with a token in the sentence."""
@@ -134,6 +148,35 @@ def test_show_has_every_setting_and_its_origin(inferd, folder: Path, monkeypatch
     assert "xyzzy" not in said.out and "0123456789abcdef" not in said.out
     said = inferd("config", "show", "ner", "--config", "inferd.toml")
     assert "net.py" not in said.out and "ner    target = ner  command line" in said.out
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ('db = {user = "me", password = "xyzzy"}', 'db = {"user": "me", "password": "(not shown)"}'),
+        ('db = [[{dsn.passwd = "xyzzy"}], 1]', 'db = [[{"dsn": {"passwd": "(not shown)"}}], 1]'),
+        ('secrets = ["xyzzy", {a = "xyzzy"}]', "secrets = (not shown)"),
+        ('headers = {Authorization = "Basic xyzzy"}', 'headers = {"Authorization": "(not shown)"}'),
+        ("tokenizer = 'bpe'\noptions.max_tokens = 512", 'tokenizer = "bpe"\noptions.max_tokens = 512'),
+        ("author = 'Ada'\noptions.authority = 'x'", 'author = "Ada"\noptions.authority = "x"'),
+        ("keyboard = 'us'\noptions.num_key_value_heads = 4", 'keyboard = "us"\noptions.num_key_value_heads = 4'),
+        *[
+            (f"{key} = 'xyzzy'", f"{key} = (not shown)")
+            for key in (
+                *("auth", "auth_header", "basicAuth", "HTTPAuth", "oauth2", "authorization", "bearer", "private_key"),
+                *("privateKey", "credential", "credentials", "passphrase", "apiKey", "APIKey", "access_key"),
+                *("token", "hfToken", "authtoken", "authtokens", "tokens", "client_secret"),
+            )
+        ],
+    ],
+)
+def test_what_looks_like_a_secret_is_not_shown(inferd, folder: Path, options: str, shown: str) -> None:
+    """However deep in an argument it is. What is only called alike is: max_tokens, tokenizer, author."""
+    (folder / "inferd.toml").write_text(f'[models.v]\ntarget = "virtual"\noptions.{options}\n')
+    said = inferd("config", "show", "--config", "inferd.toml")
+    assert said.code == 0 and "xyzzy" not in said.out
+    rows = [line.strip() for line in said.out.splitlines()]
+    assert [row for row in rows if row.startswith("options.")] == f"options.{shown}".split("\n")
 
 
 def test_show_changes_nothing(inferd, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

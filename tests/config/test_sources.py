@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inferd.config import SETTINGS, ModelConfig, Settings
-from inferd.config.definition import WHOLE
+from inferd.config.definition import FILE, WHOLE
 from inferd.config.read import Mistaken, Sources, read
 from inferd.errors import ConfigError
 from inferd.serve.reload import NEEDS_RESTART
@@ -76,6 +76,39 @@ def test_a_switch_can_be_turned_off_by_its_variable(tmp_path: Path) -> None:
         assert read(said).settings.insecure_no_auth is value
     with pytest.raises(Mistaken, match="INFERD_INSECURE_NO_AUTH must be true or false, not 'maybe'"):
         read(Sources(environment={"INFERD_INSECURE_NO_AUTH": "maybe"}))
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in SETTINGS.values() if setting.kind is FILE])
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_a_file_without_a_name_is_a_mistake(tmp_path: Path, name: str, empty: str) -> None:
+    """`--tokens "$UNSET"` must not take away the tokens that the file asks for, nor an empty text in the file be none.
+    A variable that is empty says nothing."""
+    path, setting = tmp_path / "inferd.toml", SETTINGS[name]
+    sentence = "this is empty, and names no file; name one, or leave it out"
+    path.write_text('[auth]\ntokens = "/a"\n')
+    with pytest.raises(Mistaken) as caught:
+        read(Sources(flags={name: empty}, path=str(path)))
+    assert str(caught.value) == f"{setting.flag}: {sentence}"
+    assert read(Sources(environment={setting.variable: empty}, path=str(path))).settings.tokens == "/a"
+    path.write_text(f'\n[{setting.table}]\n{setting.key} = "{empty}"\n')
+    with pytest.raises(Mistaken) as caught:
+        read(Sources(path=str(path)))
+    assert str(caught.value) == f"{path}:3: {setting.key}: {sentence}"
+
+
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"insecure_no_auth", "web"}))
+def test_no_empty_flag_passes_for_none(name: str) -> None:
+    """Whatever kind of setting it is: the sentence begins with the flag."""
+    setting = SETTINGS[name]
+    with pytest.raises(Mistaken, match=f"^{setting.flag}[ :]"):
+        read(Sources(flags={name: ("",) if setting.repeatable else ""}))
+
+
+def test_an_empty_address_of_the_gateway_is_none(tmp_path: Path) -> None:
+    """`--web=` turns off the one in the file, which opens nothing to anybody."""
+    path = tmp_path / "inferd.toml"
+    path.write_text('[web]\nlisten = "127.0.0.1:9"\n')
+    assert read(Sources(flags={"web": ""}, path=str(path))).settings.web is None
 
 
 def test_a_list_in_a_variable_is_divided_by_blanks() -> None:

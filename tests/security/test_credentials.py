@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import os
 import shutil
 import socket
@@ -19,7 +21,7 @@ from inferd.errors import ConfigError
 from inferd.serve import credentials
 from inferd.serve.listener import Listener
 from inferd.serve.tls import server_context
-from inferd.serve.tokens import read_tokens
+from inferd.serve.tokens import Tokens, read_tokens
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.messages import Hello
@@ -133,6 +135,28 @@ def test_tokens_are_found_where_systemd_puts_them(tmp_path: Path, monkeypatch: p
     assert read_tokens("./tokens").name_of("here-0123456789abcdef") == "here"
     with pytest.raises(ConfigError, match="No such file"):
         read_tokens("others")
+
+
+def test_a_token_is_compared_with_each_known_one_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right or wrong, the first or the last: as many comparisons of hashes, of one length, and nothing else decides."""
+    known = {name: f"{name}-0123456789abcdef" for name in ("ada", "bob", "eve")}
+    tokens = Tokens(known)
+    hashes = [hashlib.sha256(token.encode()).digest() for token in known.values()]
+    compared = []
+    compare = hmac.compare_digest
+
+    def counting(one: bytes, other: bytes) -> bool:
+        compared.append({one, other})
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", counting)
+    wrong = dict.fromkeys(("", "a", known["ada"][:-1], known["eve"] + "x", "x" * 5000))
+    for given, name in {**{token: name for name, token in known.items()}, **wrong}.items():
+        compared.clear()
+        assert tokens.name_of(given) == name
+        assert compared == [{known_one, hashlib.sha256(given.encode()).digest()} for known_one in hashes]
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: False)
+    assert tokens.name_of(known["ada"]) is None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601])

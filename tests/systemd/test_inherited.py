@@ -7,12 +7,13 @@ import itertools
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from inferd.config import Settings
 from inferd.errors import ConfigError
-from inferd.serve.inherited import InheritedSockets, are_there
+from inferd.serve.inherited import Inherited, InheritedSockets, are_there
 from inferd.wire.address import Address
 
 # Where descriptors can be put in a row without closing one that is used.
@@ -95,6 +96,67 @@ def test_those_that_listen_names_are_taken_and_all_others_served_too(tmp_path: P
     places = inherited.places((named, bound, linked))
     assert places == [(named, other.sock), (bound, None), (linked, path.sock), (one.address, one.sock)]
     assert inherited.places(()) == [(found.address, found.sock) for found in inherited.wire]
+
+
+@pytest.fixture
+def both_loopbacks(monkeypatch: pytest.MonkeyPatch) -> tuple[Inherited, Inherited]:
+    """Two sockets where `localhost` means both of their addresses, as on most machines."""
+    addresses = [Address(host="127.0.0.1", port=7433), Address(host="::1", port=7433)]
+    meant = [(0, 0, 0, "", (address.host, address.port)) for address in addresses]
+    alone = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *words: Any, **more: Any) -> Any:
+        return meant if host == "localhost" else alone(host, *words, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    one, other = (Inherited(socket.socket(), address) for address in addresses)
+    one.sock.close()
+    other.sock.close()
+    return one, other
+
+
+def test_all_sockets_that_a_name_means_are_the_listeners(both_loopbacks: tuple[Inherited, Inherited]) -> None:
+    """With its TLS: one in the clear beside it would let in who has no certificate. One that `listen` has by its own
+    address is what it says there."""
+    one, other = both_loopbacks
+    inherited = InheritedSockets([one, other], None)
+    localhost = Address.parse("inferds://localhost:7433")
+    assert inherited.places((localhost,)) == [
+        (localhost, one.sock),
+        (Address.parse("inferds://[::1]:7433"), other.sock),
+    ]
+    inherited.check(Settings(listen=(localhost,), tls_cert="c", tls_key="k", tls_client_ca="ca"))
+    for plain in (one, other):
+        rest = other if plain is one else one
+        for listen in ((localhost, plain.address), (plain.address, localhost)):
+            found = dict(inherited.places(listen))
+            assert found == {localhost: rest.sock, plain.address: plain.sock}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_where_certificates_are_asked_for_no_socket_is_served_without_unless_listen_names_it(
+    tmp_path: Path, closing, host: str
+) -> None:
+    """Neither on loopback: the sentence has both ways to name it. Tokens guard it as well, and a Unix socket the file
+    system; without `client_ca` loopback is open as ever."""
+    inherited = InheritedSockets.from_environment(environ(3), descriptors(tcp(), tcp(host), unix(str(tmp_path / "s"))))
+    closing(inherited)
+    encrypted, left = (found.address for found in inherited.wire[:2])
+    encrypted = dataclasses.replace(encrypted, tls=True)
+    settings = Settings(listen=(encrypted,), tls_cert="c", tls_key="k", tls_client_ca="ca")
+    with pytest.raises(ConfigError) as caught:
+        inherited.check(settings)
+    assert f"{left}, a socket that has come with the start, would be served without" in str(caught.value)
+    assert f"--listen {left}" in str(caught.value) and f"--listen inferds://{host}:{left.port}" in str(caught.value)
+    inherited.check(dataclasses.replace(settings, listen=(encrypted, dataclasses.replace(left, tls=True))))
+    inherited.check(dataclasses.replace(settings, tokens="file"))
+    plain = dataclasses.replace(settings, listen=(encrypted, left))
+    if host == "127.0.0.1":
+        inherited.check(plain)
+        inherited.check(dataclasses.replace(settings, tls_client_ca=""))
+    else:
+        with pytest.raises(ConfigError, match="can be reached from other machines"):
+            inherited.check(plain)
 
 
 def test_one_that_other_machines_reach_needs_credentials_like_any_other(tmp_path: Path, closing) -> None:
