@@ -15,15 +15,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger("inferd")
 
 INDENT = "    "
+STDERR_FD = 2
 # What a sink that takes nothing may hold up: some 2 MB.
 MAX_QUEUED_LINES = 10_000
 # How long an end of the process waits for its last lines to be written.
@@ -63,46 +64,39 @@ class Throttle:
         event(name, level, **fields)
 
 
-class Writer(logging.Handler):
+class Lines:
     """Takes lines at once and has a thread write them to the descriptor `fd`, in their order.
 
-    `dropped` counts the lines that found the queue full, or that the descriptor did not take.
+    `dropped` counts the lines that found the queue full, or that the descriptor did not take. `remark` makes the line
+    that says so, from the count; without one nothing does.
     """
 
-    def __init__(self, fd: int) -> None:
-        super().__init__()
+    def __init__(self, fd: int, remark: Callable[[int], str] | None = None) -> None:
         self._fd = fd
+        self._remark = remark
         self._lines: deque[bytes] = deque()
         self._changed = threading.Condition()
         self._writing = False
         self._thread: threading.Thread | None = None
         self.dropped = 0
-        self._told = 0  # how many of those are in the log
+        self._told = 0  # how many of those a remark has told
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Queues the record's line."""
-        try:
-            line = self._line(record)
-        except Exception:
-            self.handleError(record)
-            return
+    def put(self, line: str) -> None:
+        """Queues the line."""
         with self._changed:
             if len(self._lines) >= MAX_QUEUED_LINES:
                 self.dropped += 1
                 return
-            self._lines.append(line)
+            self._lines.append(_encoded(line))
             self._changed.notify_all()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+            self._thread = threading.Thread(target=self._write_all, name="lines", daemon=True)
             self._thread.start()
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Returns when all is written, or after the time: a sink that stands still must not hold up an end."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines and not self._writing, timeout_s)
-
-    def _line(self, record: logging.LogRecord) -> bytes:
-        return self.format(record).encode(errors="backslashreplace") + b"\n"
 
     def _write_all(self) -> None:
         while True:
@@ -112,11 +106,9 @@ class Writer(logging.Handler):
                 self._changed.wait_for(lambda: self._lines)
                 self._writing = True
                 line = self._lines.popleft()
-            if self._write(line) and self.dropped > self._told and not self._lines:
+            if self._write(line) and self._remark is not None and self.dropped > self._told and not self._lines:
                 self._told = self.dropped
-                record = logging.LogRecord(logger.name, logging.WARNING, "", 0, "log_lines_dropped", (), None)
-                record.__dict__["fields"] = {"in_all": self._told}
-                self._write(self._line(record))
+                self._write(_encoded(self._remark(self._told)))
 
     def _write(self, line: bytes) -> bool:
         left = memoryview(line)
@@ -127,6 +119,41 @@ class Writer(logging.Handler):
             self.dropped += 1
             return False
         return True
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode(errors="backslashreplace") + b"\n"
+
+
+class Writer(logging.Handler):
+    """Writes the log to the descriptor `fd` as `Lines`, and how many it has dropped behind them."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._lines = Lines(fd, self._remark)
+
+    @property
+    def dropped(self) -> int:
+        """How many lines are lost."""
+        return self._lines.dropped
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queues the record's line."""
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            self._lines.put(line)
+
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """As that of `Lines`."""
+        self._lines.flush(timeout_s)
+
+    def _remark(self, dropped: int) -> str:
+        record = logging.LogRecord(logger.name, logging.WARNING, "", 0, "log_lines_dropped", (), None)
+        record.__dict__["fields"] = {"in_all": dropped}
+        return self.format(record)
 
 
 _writer: Writer | None = None
@@ -189,6 +216,6 @@ def set_up(log_format: str, level: str) -> None:
     """Sends the log to standard error, as `text` or `json`. May be called again, with others."""
     global _writer
     if _writer is None:
-        _writer = Writer(sys.stderr.fileno())
+        _writer = Writer(STDERR_FD)
     _writer.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[_writer], level=level.upper(), force=True)

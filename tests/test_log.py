@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inferd.log import MAX_QUEUED_LINES, JsonFormatter, TextFormatter, Throttle, Writer
+from inferd.log import MAX_QUEUED_LINES, JsonFormatter, Lines, TextFormatter, Throttle, Writer
 
 
 def record(message: str = "event", **fields: Any) -> logging.LogRecord:
@@ -82,6 +82,21 @@ def test_a_flush_waits_for_the_last_line_and_not_for_ever() -> None:
         writer.emit(record("x" * 65_536))
     writer.flush(timeout_s=0.05)
     os.close(read)
+
+
+def test_lines_that_are_no_log_come_as_they_are() -> None:
+    """In order, with nothing added; to a reader that is gone they are counted, and nothing is raised."""
+    read, write = os.pipe()
+    lines = Lines(write)
+    lines.put("first")
+    lines.put("second \udcff")
+    lines.flush()
+    assert os.read(read, 1 << 16) == b"first\nsecond \\udcff\n"
+    os.close(read)
+    lines.put("third")
+    lines.flush()
+    assert lines.dropped == 1
+    os.close(write)
 
 
 def test_a_throttle_with_a_burst_lets_the_first_through(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+
+if sys.argv[1:2] == ["serve"]:
+    # SIGHUP asks for a reload, and before the settings are read there is nothing that it could replace. Said before the
+    # imports below, which take some 150 ms; the daemon takes it from here (inferd/serve/daemon.py).
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import click
 

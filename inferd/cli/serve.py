@@ -17,9 +17,12 @@ import click
 
 from inferd.cli.settings import SettingsCommand, configuration, settings_options, sources
 from inferd.config import Settings, web_url
-from inferd.errors import ConfigError
+from inferd.errors import ConfigError, InferdError
 from inferd.serve.inherited import are_there
+from inferd.serve.notify import Notifier
 from inferd.wire.address import DEFAULT_PORT, Address
+
+STDOUT_FD = 1
 
 
 def default_socket_path() -> str:
@@ -77,6 +80,36 @@ def serve(path: str, models: tuple[str, ...], options: tuple[str, ...], executor
     inferd serve small=net.py:Net large=net.py:Net --set large.width=2048
     inferd serve --config inferd.toml
     """
+    _open_missing()
+    # Read and removed before anything is started that would take the variables for its own.
+    notifier = Notifier.from_environment(os.environ)
+    try:
+        _serve(path, models, options, executor, flags, notifier)
+    except InferdError as error:
+        notifier.doing(f"failed: {error}")
+        raise
+    finally:
+        notifier.close()
+
+
+def _open_missing() -> None:
+    """Opens /dev/null for each of standard input, output and error that is closed: the next thing to be opened would
+    take its number, and be written to by all who print."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+
+
+def _serve(
+    path: str,
+    models: tuple[str, ...],
+    options: tuple[str, ...],
+    executor: str,
+    flags: dict[str, Any],
+    notifier: Notifier,
+) -> None:
     # Looked for, not imported: this process becomes the loop, and torch has no place in it.
     for package in ("torch", "uvloop"):
         if importlib.util.find_spec(package) is None:
@@ -95,7 +128,7 @@ def serve(path: str, models: tuple[str, ...], options: tuple[str, ...], executor
         return dataclasses.replace(settings, listen=default_listen())
 
     settings = reread()
-    _run(settings, executor, reread)
+    _run(settings, executor, reread, notifier)
 
 
 def default_listen() -> tuple[Address, ...]:
@@ -103,7 +136,7 @@ def default_listen() -> tuple[Address, ...]:
     return Address(host="127.0.0.1", port=DEFAULT_PORT), Address(path=default_socket())
 
 
-def _run(settings: Settings, executor: str, reread: Callable[[], Settings]) -> None:
+def _run(settings: Settings, executor: str, reread: Callable[[], Settings], notifier: Notifier) -> None:
     # asyncio, uvloop and torch are imported here so that other verbs do not wait for them.
     import uvloop
 
@@ -121,15 +154,20 @@ def _run(settings: Settings, executor: str, reread: Callable[[], Settings]) -> N
 
         runs = ProcessExecutor(settings)
 
+    # By a thread of its own: nobody may ever read it, or whoever did is gone.
+    said = log.Lines(STDOUT_FD)
+
     def on_ready(addresses: list[Address], web: Address | None) -> None:
         names = ", ".join(model.name for model in settings.models)
         places = [str(address) for address in addresses] + ([web_url(web)] if web is not None else [])
-        click.echo(f"inferd is ready: {names} on {' and '.join(places)}")
-        click.echo(f"Try: {_try_next(settings, addresses)}")
-        sys.stdout.flush()
+        said.put(f"inferd is ready: {names} on {' and '.join(places)}")
+        said.put(f"Try: {_try_next(settings, addresses)}")
 
     log.set_up(settings.log_format, settings.log_level)
-    uvloop.run(serve_daemon(settings, runs, on_ready, reread))
+    try:
+        uvloop.run(serve_daemon(settings, runs, on_ready, reread, notifier))
+    finally:
+        said.flush()
 
 
 def _try_next(settings: Settings, addresses: list[Address]) -> str:

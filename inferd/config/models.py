@@ -143,6 +143,15 @@ class ModelConfig:
             return f"{HUGGING_FACE}{self.options.get('folder')}"
         return next((name for name, target in BUILT_IN.items() if target == self.target), self.target)
 
+    @property
+    def unsayable(self) -> str:
+        """What of the target or the options workers cannot be told, as it is no text in UTF-8; else ""."""
+        said = {"target": self.target} | {f"option {key}": value for key, value in self.options.items()}
+        for name, value in said.items():
+            if not _in_utf_8(value):
+                return f"{name} = {value!r} is no text in UTF-8; give the file or folder another name"
+        return ""
+
     def missing(self) -> str:
         """What of the target is not there, as far as that can be seen without running any of it; else ""."""
         if self.target == FOLDER_TARGET:
@@ -178,6 +187,15 @@ def _content(path: str) -> bytes | None:
         return Path(path).read_bytes()
     except OSError:
         return None
+
+
+def _in_utf_8(value: object) -> bool:
+    """Whether all text in it has a form in UTF-8: the bytes of a path need not, and JSON can name half of a pair."""
+    if isinstance(value, dict):
+        return all(map(_in_utf_8, [*value, *value.values()]))
+    if isinstance(value, list):
+        return all(map(_in_utf_8, value))
+    return not isinstance(value, str) or not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def check_name(name: str) -> None:

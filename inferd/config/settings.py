@@ -211,6 +211,9 @@ class Settings:
         for item, name in enumerate(names):
             if name in names[:item]:
                 yield Contradiction(("models",), f"two models are named {name!r}; name one of them: other={name}", item)
+        for item, model in enumerate(self.models):
+            if model.unsayable:
+                yield Contradiction(("models",), f"model {model.name!r}: {model.unsayable}", item)
 
     def _open_to_all(self) -> Iterator[Contradiction]:
         places: list[tuple[str, int | None, Address, str]] = [

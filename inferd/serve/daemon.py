@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from inferd import failpoints, log
 from inferd.config import MIB, Settings, web_url
-from inferd.errors import ConfigError, InferdError
+from inferd.errors import ConfigError
 from inferd.memory import Region
 from inferd.serve.engine import Engine
 from inferd.serve.executor import Executor
@@ -35,34 +35,17 @@ async def serve(
     settings: Settings,
     executor: Executor,
     on_ready: Callable[[list[Address], Address | None], None],
-    reread: Callable[[], Settings] | None = None,
+    reread: Callable[[], Settings],
+    notifier: Notifier,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
 
-    SIGHUP puts in force what `reread` returns; without one only what the files of `settings` hold is read anew.
-    `on_ready` gets the addresses, and the gateway's if there is one, once every worker has loaded its models. Raises
-    ConfigError, ModelLoadError and DeviceUnavailable.
+    SIGHUP puts in force what `reread` returns. `on_ready` gets the addresses, and the gateway's if there is one, once
+    every worker has loaded its models. Raises ConfigError, ModelLoadError and DeviceUnavailable; to tell `notifier` of
+    those is the caller's.
     """
     # Read and removed before anything is started that would take them for its own.
-    notifier = Notifier.from_environment(os.environ)
-    try:
-        inherited = InheritedSockets.from_environment(os.environ)
-        await _serve(settings, executor, on_ready, reread or (lambda: settings), notifier, inherited)
-    except InferdError as error:
-        notifier.doing(f"failed: {error}")
-        raise
-    finally:
-        notifier.close()
-
-
-async def _serve(
-    settings: Settings,
-    executor: Executor,
-    on_ready: Callable[[list[Address], Address | None], None],
-    reread: Callable[[], Settings],
-    notifier: Notifier,
-    inherited: InheritedSockets,
-) -> None:
+    inherited = InheritedSockets.from_environment(os.environ)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = 0

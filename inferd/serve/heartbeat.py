@@ -111,14 +111,17 @@ class Heartbeat:
     def _look(self) -> None:
         now = self._clock()
         prompt = now - self._due <= PROMPT_S
-        if self.beats(now):
-            self._notifier.watchdog()
-        if self._phase is Phase.LOADING and now - self._began < LONGEST_LOADING_S:
-            self._notifier.extend(MORE_TIME_S)
-        self._notifier.doing(self.text())
-        pause_s = self._interval_s if prompt else min(SOON_S, self._interval_s)
-        self._due = now + pause_s
-        self._timer = self._loop.call_later(pause_s, self._look)
+        try:
+            if self.beats(now):
+                self._notifier.watchdog()
+            if self._phase is Phase.LOADING and now - self._began < LONGEST_LOADING_S:
+                self._notifier.extend(MORE_TIME_S)
+            self._notifier.doing(self.text())
+        finally:
+            # Whatever fails above is in the log, and no reason to be killed for want of signs of life.
+            pause_s = self._interval_s if prompt else min(SOON_S, self._interval_s)
+            self._due = now + pause_s
+            self._timer = self._loop.call_later(pause_s, self._look)
 
     def beats(self, now: float) -> bool:
         """Whether a look at `now` finds the daemon alive."""

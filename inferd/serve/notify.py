@@ -105,7 +105,8 @@ class Notifier:
         if self._socket is None:
             return
         try:
-            self._socket.sendto("\n".join(lines).encode(), self._address)
+            # A path in a status may be no UTF-8.
+            self._socket.sendto("\n".join(lines).encode(errors="backslashreplace"), self._address)
         except OSError as error:
             # The manager is being replaced, or is gone. The next word may reach it; serving goes on without.
             log.event("notify_failed", logging.WARNING, what=lines[0], error=str(error))

@@ -30,6 +30,7 @@ from inferd.serve.secret import located
 from inferd.serve.tls import context_of
 from inferd.serve.tokens import GATEWAY, Tokens, read_tokens
 from inferd.wire import frame as f
+from inferd.wire.batch import escaped
 from inferd.wire.peer import CLOSED
 from inferd.wire.values import pack_values
 
@@ -224,9 +225,9 @@ class Reloader:
 
     async def _answer(self, session: Session, request_id: int) -> None:
         try:
-            changed = await self.reload()
+            changed = [escaped(change) for change in await self.reload()]
         except InferdError as error:
-            changed, problem = [], str(error)[:MAX_PROBLEM_CHARS]
+            changed, problem = [], escaped(str(error))[:MAX_PROBLEM_CHARS]
         else:
             problem = ""
         if session not in self._engine.sessions or session.peer.state == CLOSED:
@@ -244,11 +245,11 @@ class Reloader:
         A reload before this one that still loads models ends with that: they may never load. Not for settings that
         cannot be used.
         """
-        if self._one_at_a_time.locked():
-            with _told():
+        with _told():
+            if self._one_at_a_time.locked():
                 self._wanted()
-        self._newest += 1
-        self._engine.workers.give_up(_superseded())
+            self._newest += 1
+            self._engine.workers.give_up(_superseded())
         return await self._one_reload(self._newest)
 
     async def _one_reload(self, number: int) -> list[str]:

@@ -16,6 +16,7 @@ When the daemon ends, however it ends, the kernel kills this process, and when t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -128,8 +129,9 @@ def _fork(control: socket.socket, fds: list[int]) -> int:
         traceback.print_exc()
     finally:
         log.flush()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                stream.flush()
         os._exit(status)
 
 

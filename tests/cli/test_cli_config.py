@@ -229,7 +229,7 @@ def test_reread_is_handed_to_the_daemon(inferd, folder: Path, monkeypatch: pytes
     (folder / "inferd.toml").write_text("[limits]\nslab_mib = 512\n")
     monkeypatch.setenv("INFERD_ARENA_MIB", "8")
     assert inferd("serve", "echo", "--config", "inferd.toml", "--max-in-flight", "5").code == 0
-    settings, _, reread = seen[0]
+    settings, _, reread, _ = seen[0]
     assert (settings.slab_mib, settings.arena_mib, settings.max_in_flight) == (512, 8, 5)
     assert reread() == settings
     monkeypatch.setenv("INFERD_ARENA_MIB", "16")

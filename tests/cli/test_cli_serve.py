@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from inferd.errors import ConfigError
 from inferd.serve import daemon
 from inferd.wire.address import Address
 
+START_TIMEOUT_S = 60.0
 MODEL = """
 import torch
 class Model:
@@ -190,6 +193,122 @@ def test_who_connects_while_models_load_is_refused(tmp_path: Path) -> None:
             process.terminate()
             process.wait(20)
     assert not (tmp_path / "inferd.sock").exists()
+
+
+@pytest.mark.parametrize("what", ["net\udcff.py:Model", "net.py:Model"], ids=["target", "option"])
+def test_a_model_whose_path_is_no_utf_8_is_one_sentence(tmp_path: Path, what: str) -> None:
+    """Workers are told of it in UTF-8. The sentence has the path with the odd byte escaped."""
+    (tmp_path / what.partition(":")[0]).write_text(MODEL.format(more=""))
+    said = refusal(tmp_path, what, "--set", "weights=w\udcff")
+    assert said.count("\n") == 1 and "\\udcff" in said and "no text in UTF-8" in said
+
+
+# ---- standard output, and what else may be missing
+
+
+def start(folder: Path, *words: str, shell: str = "", **how: Any) -> subprocess.Popen[bytes]:
+    """`inferd serve` in `folder`, with its log in the file `log`; `shell` are redirections."""
+    url = f"inferd+unix://{folder / 'inferd.sock'}"
+    command = [sys.executable, "-P", "-m", "inferd", "serve", *words, "--listen", url, "--device", "cpu"]
+    if shell:
+        command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(command, cwd=folder, **{"stderr": log, "stdin": subprocess.DEVNULL, **how})
+
+
+def asked(folder: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """The status of a daemon once it is ready. Fails when it ends before, or does not answer within a minute."""
+    from inferd_client import Client, InferdError
+
+    with Client(f"inferd+unix://{folder / 'inferd.sock'}", timeout_ms=5000) as client:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            over = process.poll() is not None or time.monotonic() > deadline
+            assert not over, (process.returncode, (folder / "log").read_text())
+            with contextlib.suppress(InferdError):
+                client.wait_ready(timeout_ms=1000)
+                return client.status()
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A daemon that SIGTERM ends with 0 after the block."""
+    with process:
+        try:
+            yield
+            process.terminate()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def test_a_standard_output_that_nobody_reads_stops_nobody(tmp_path: Path) -> None:
+    """A pipe that is full from the start: it serves, what it says comes in order once somebody reads, and SIGTERM ends
+    it also when nobody ever does."""
+    for reads in (True, False):
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += os.write(write, b"x")
+        os.set_blocking(write, True)
+        process = start(tmp_path, "echo", stdout=write)
+        os.close(write)
+        with ending(process):
+            assert asked(tmp_path, process)["state"] == "ready"
+            if reads:
+                with open(read, closefd=False) as lines:
+                    assert lines.read(filled) == "x" * filled
+                    assert "is ready" in lines.readline() and lines.readline().startswith("Try: ")
+        os.close(read)
+
+
+def test_a_standard_output_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
+    """A full disk, and a reader that is gone, as behind `| head -1`."""
+    read, gone = os.pipe()
+    os.close(read)
+    for sink in (os.open("/dev/full", os.O_WRONLY), gone):
+        process = start(tmp_path, "echo", stdout=sink)
+        os.close(sink)
+        with ending(process):
+            assert asked(tmp_path, process)["state"] == "ready"
+        assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_daemon_without_standard_streams_serves(tmp_path: Path, closed: str) -> None:
+    """They are /dev/null then, in its workers as well, so that no socket gets their numbers."""
+    process = start(tmp_path, "echo", "--web=127.0.0.1:0", shell=closed)
+    with ending(process):
+        worker = asked(tmp_path, process)["workers"][0]["pid"]
+        for pid in (process.pid, worker):
+            assert os.readlink(f"/proc/{pid}/fd/1") == "/dev/null"
+
+
+# ---- SIGHUP in its first moments
+
+
+def test_sighup_while_the_program_is_imported_is_ignored(tmp_path: Path) -> None:
+    """Whatever is imported here asks for it, and then ends the program."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nraise SystemExit(5)")
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    for verb, code in (("serve", 5), ("status", -signal.SIGHUP)):
+        command = [sys.executable, "-P", "-m", "inferd", verb]
+        assert subprocess.run(command, env=environ, timeout=60).returncode == code
+
+
+def test_sighup_while_the_settings_are_read_is_ignored(tmp_path: Path) -> None:
+    """The file is a pipe here, so that the moment is known. What the daemon starts does not ignore the signal."""
+    os.mkfifo(tmp_path / "inferd.toml")
+    process = start(tmp_path, "echo", "--config", "inferd.toml", stdout=subprocess.DEVNULL)
+    with ending(process):
+        with (tmp_path / "inferd.toml").open("w") as file:
+            process.send_signal(signal.SIGHUP)
+            file.write("[limits]\nmax_connections = 7\n")
+        worker = asked(tmp_path, process)["workers"][0]["pid"]
+        [ignored] = [line for line in Path(f"/proc/{worker}/status").read_text().splitlines() if "SigIgn" in line]
+        assert not int(ignored.split()[1], 16) & 1 << signal.SIGHUP - 1
 
 
 # ---- the default socket

@@ -129,6 +129,42 @@ def test_settings_that_cannot_work_together_change_nothing(tmp_path: Path) -> No
         assert daemon.engine.limits.payload_bytes == 64 * 1024 * 1024
 
 
+def test_a_path_that_is_no_utf_8_is_told_all_the_same(tmp_path: Path) -> None:
+    """Whoever asked hears of it with the odd byte escaped, in what has changed and in what is wrong."""
+    paths = [tmp_path / f"{name}\udcff" for name in ("one", "two")]
+    for path in paths:
+        path.write_text("ada: 0123456789abcdef\n")
+        path.chmod(0o600)
+    with running(tmp_path, double("Double"), tokens=str(paths[0])) as daemon, RawPeer(daemon.unix_url) as peer:
+        operator = Operator(daemon)
+        operator.edit(tokens=str(paths[1]))
+        assert answer(peer) == [f"tokens: {tmp_path}/one\\udcff -> {tmp_path}/two\\udcff"]
+        paths[1].unlink()
+        told = answer(peer)
+        assert isinstance(told, Error) and f"{tmp_path}/two\\udcff" in told.message
+
+
+@pytest.mark.parametrize("place", ["give_up", "bring_up"])
+def test_a_defect_of_ours_is_answered_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    """The log has its traceback, whoever asked a sentence, and the next reload finds everything in order."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("as it was asked to")
+
+    with running(tmp_path, double("Double")) as daemon, RawPeer(daemon.unix_url) as peer:
+        operator = Operator(daemon)
+        operator.edit(models=(double("Double", factor=3),))
+        with monkeypatch.context() as patch:
+            patch.setattr(daemon.engine.workers, place, broken)
+            told = answer(peer)
+        assert isinstance(told, Error) and "a defect of inferd's" in told.message
+        assert "as it was asked to" in caplog.text
+        operator.settings = daemon.engine.settings
+        assert answer(peer) == []
+
+
 # ---- who may ask
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,6 +89,33 @@ def test_a_loop_that_is_late_gives_no_sign_of_life() -> None:
     heartbeat = Heartbeat(engine(Condition.IDLE), Told(), clock=lambda: 0.0)
     assert heartbeat.beats(PROMPT_S)
     assert not heartbeat.beats(PROMPT_S + 0.001)
+
+
+def test_a_look_that_fails_is_not_the_last() -> None:
+    """A defect of ours in one of them would otherwise be the end of the daemon, by its watchdog."""
+    looks: list[str] = []
+
+    class Broken(Told):
+        is_heard = True
+
+        def doing(self, text: str) -> None:
+            looks.append(text)
+            raise ValueError("as it was asked to")
+
+    async def look_twice() -> None:
+        notifier = Broken()
+        notifier.watchdog_s = 0.004  # four looks in that
+        heartbeat = Heartbeat(engine(Condition.IDLE), notifier, clock=lambda: 0.0)
+        again = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda *_: again.set())
+        with pytest.raises(ValueError):
+            heartbeat.start()
+        async with asyncio.timeout(10):
+            await again.wait()
+        heartbeat.stop()
+
+    asyncio.run(look_twice())
+    assert len(looks) >= 2
 
 
 def test_a_daemon_without_all_of_its_workers_is_degraded() -> None:

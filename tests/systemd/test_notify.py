@@ -64,6 +64,15 @@ def test_a_status_is_one_line_told_when_it_changes(manager) -> None:
     notifier.close()
 
 
+def test_a_status_that_has_no_form_in_utf_8_is_escaped(manager) -> None:
+    """A path may have such a byte in it."""
+    sock, name = manager
+    notifier = Notifier(name)
+    notifier.status("cannot read /srv/\udcff")
+    assert sock.recv(999) == b"STATUS=cannot read /srv/\\udcff"
+    notifier.close()
+
+
 def test_the_variables_are_read_once_and_removed(manager) -> None:
     """What is started later cannot speak for the service, and a watchdog is its own process's."""
     _, name = manager

@@ -69,6 +69,24 @@ def test_its_life_in_words(manager: Manager, tmp_path: Path) -> None:
         assert process.wait(20) == 0
 
 
+def test_a_path_that_is_no_utf_8_ends_neither_the_reload_nor_the_signs_of_life(
+    manager: Manager, tmp_path: Path
+) -> None:
+    """The status names the file of tokens that is gone, its odd byte escaped; READY ends the reload, and the watchdog
+    hears of the daemon as before."""
+    tokens = tmp_path / "tokens\udcff"
+    tokens.write_text("ada: 0123456789abcdef")
+    tokens.chmod(0o600)
+    words = ("echo", "--tokens", str(tokens), "--listen", f"inferd+unix://{tmp_path}/s")
+    with service(manager, *SERVE, *words, WATCHDOG_USEC="400000") as process:
+        tokens.unlink()
+        process.send_signal(signal.SIGHUP)
+        manager.until("RELOADING=1", process)
+        assert "tokens\\udcff" in manager.until("READY=1", process)
+        for _ in range(3):
+            manager.until("WATCHDOG=1", process)
+
+
 def test_it_is_not_ready_before_every_model_has_answered(manager: Manager, tmp_path: Path) -> None:
     """The warm-up is a real batch through the model: its own example, else zeros of the declared sizes. One that has
     neither is said to be unprobed."""
@@ -104,14 +122,17 @@ class Unknown:
         (("echo", "--device", "cuda:7"), 69, "cuda"),
         (("echo", "--device", "cpu", "--listen", "inferd://192.0.2.1:1", "--insecure-no-auth"), 78, "cannot listen on"),
         (("broken.py:Net", "--device", "cpu"), 78, "broken.py:1"),
+        (("echo", "--device", "tpu"), 78, "--device: 'tpu' is no device"),
+        (("--config", "broken.toml"), 78, "broken.toml:2: 'slab' is no key of [limits]"),
     ],
-    ids=["no device", "address", "model"],
+    ids=["no device", "address", "model", "setting", "file"],
 )
 def test_the_exit_status_says_whether_to_try_again(
     manager: Manager, tmp_path: Path, more: tuple[str, ...], code: int, why: str
 ) -> None:
     """69 without its device, 78 when the configuration is wrong; the status that systemd shows has the sentence."""
     (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    (tmp_path / "broken.toml").write_text("[limits]\nslab = 1\n")
     with manager.start(*SERVE[:5], *more, "--listen", f"inferd+unix://{tmp_path}/s") as process:
         assert process.wait(60) == code
     failed = [said for said in manager.rest() if said.startswith("STATUS=failed: ")]
