@@ -193,7 +193,7 @@ CATALOGUE: dict[str, tuple[type[RequestError], str]] = {
     # These three come from the gateway only, in answers over HTTP.
     "BODY": (InvalidArgument, "the body {problem}"),
     "OUTPUT_UNKNOWN": (InvalidArgument, "model {model!r} has no output {field!r}; it returned {known}"),
-    "NOT_IN_JSON": (Unimplemented, "output {field!r} holds bytes that JSON has no form for"),
+    "NOT_IN_JSON": (Unimplemented, "output {field!r} {problem}"),
     "MODEL_NOT_FOUND": (NotFound, "no model {model!r} is served here; there are: {known}"),
     "UNKNOWN_MESSAGE": (Unimplemented, "message type {actual} is not known to this server"),
     "UNSUPPORTED_VERSION": (Unimplemented, "this server speaks protocol versions {expected}, you offered {actual}"),

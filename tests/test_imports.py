@@ -19,6 +19,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "memory": (set(), set()),
     "log": (set(), set()),
     "failpoints": (set(), set()),
+    "strict_json": (set(), set()),
     "_version": (set(), set()),
     "config": ({"config", "errors", "wire.address"}, set()),
     "wire": ({"errors", "wire"}, {"msgpack"}),
@@ -30,7 +31,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "models": ({"models", "errors"}, {"torch", "numpy", "safetensors", "transformers", "tokenizers"}),
     "gateway": (
-        {"errors", "config", "log", "_version", "wire", "gateway"},
+        {"errors", "config", "log", "_version", "strict_json", "wire", "gateway"},
         {"aiohttp", "prometheus_client", "numpy", "ml_dtypes", "uvloop", "inferd_client"},
     ),
     "cli": ({""}, {"click", "uvloop", "numpy", "matplotlib", "inferd_client"}),

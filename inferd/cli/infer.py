@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inferd import strict_json
 from inferd.cli.common import client_options, daemon, daemon_options, failures_told, printable, table, type_text
 from inferd.cli.inputs import Inputs
 from inferd.errors import InferdError, RequestError
@@ -214,12 +215,12 @@ def _is_tensor(value: Any) -> bool:
 
 
 def json_text(outputs: dict[str, Any]) -> str:
-    """One JSON object: tensors as nested lists, bytes in base64."""
+    """One JSON object: tensors as nested lists, bytes in base64, null for NaN and infinity."""
+    return strict_json.dumps(outputs, _plain)
 
-    def plain(value: Any) -> Any:
-        return value.tolist() if _is_tensor(value) else base64.b64encode(value).decode()
 
-    return json.dumps(outputs, default=plain, ensure_ascii=False)
+def _plain(value: Any) -> Any:
+    return value.tolist() if _is_tensor(value) else base64.b64encode(value).decode()
 
 
 def human_lines(outputs: dict[str, Any]) -> list[str]:
@@ -235,8 +236,13 @@ def human_lines(outputs: dict[str, Any]) -> list[str]:
             ]
             lines += table(("entity", "text", "start-end", "score"), rows)
         else:
-            lines.append(f"{printable(name)}  {printable(json_text(value))}")
+            lines.append(f"{printable(name)}  {printable(_shown(value))}")
     return lines or ["(the answer is empty)"]
+
+
+def _shown(value: Any) -> str:
+    # For eyes: NaN is NaN, as it is in a tensor's preview.
+    return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def _are_spans(value: Any) -> bool:

@@ -45,6 +45,7 @@ async def _serve(settings: GatewaySettings) -> None:
         gc.collect()
         gc.freeze()
         print("ready", flush=True)
+        beating = loop.create_task(_beat(settings.beat_s))
         while order := await orders.readline():
             if order == b"drain\n":
                 gateway.drain()
@@ -53,6 +54,14 @@ async def _serve(settings: GatewaySettings) -> None:
                 log.set_up(settings.log_format, settings.log_level)
                 gateway.reloaded(settings)
         await gateway.close()
+        beating.cancel()
+
+
+async def _beat(every_s: float) -> None:
+    """Says, from the loop, that the loop runs. The daemon ends one that does not."""
+    while True:
+        await asyncio.sleep(every_s)
+        os.write(1, b"alive\n")
 
 
 main()

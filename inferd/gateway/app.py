@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -18,7 +19,7 @@ from inferd import log
 from inferd.errors import InferdError, Unavailable
 from inferd.gateway.access import Access
 from inferd.gateway.answers import failure, problem
-from inferd.gateway.connections import KEEP_ALIVE_S, Connections
+from inferd.gateway.connections import KEEP_ALIVE_S, MARKS, Connections, Protocol
 from inferd.gateway.daemon import Callers
 from inferd.gateway.health import Health
 from inferd.gateway.metrics import HttpCounts, exposition
@@ -69,15 +70,8 @@ class Gateway:
                 *self._rest.routes(),
             ]
         )
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=KEEP_ALIVE_S,
-            # A caller that hangs up cancels its request.
-            handler_cancellation=True,
-            logger=_Log(self._throttle),
-            shutdown_timeout=LAST_ANSWERS_S,
-        )
+        # A caller that hangs up cancels its request.
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LAST_ANSWERS_S)
         app.on_response_prepare.append(_marked)
         self._limit = settings.max_connections
         self._asks_for_tokens = settings.asks_for_tokens
@@ -87,8 +81,13 @@ class Gateway:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
-        self._connections = Connections(server, self._limit)
         loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {
+            "access_log": None,
+            "keepalive_timeout": KEEP_ALIVE_S,
+            "logger": _Log(self._throttle),
+        }
+        self._connections = Connections(lambda: Protocol(server, loop=loop, **options), self._limit)
         self._server = await loop.create_server(self._connections.accept, sock=listening, backlog=BACKLOG)
         self._sweeping = asyncio.create_task(self._sweep())
         self._sweeping.add_done_callback(_told)
@@ -193,8 +192,7 @@ def _told(task: asyncio.Task[None]) -> None:
 
 
 async def _marked(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "inferd"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.update(MARKS)
 
 
 def _file(name: str) -> web.StreamResponse:

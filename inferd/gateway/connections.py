@@ -15,6 +15,8 @@ from typing import Any
 
 from aiohttp import web
 
+from inferd.gateway.answers import problem
+
 # From the connection to its beginning. One that is forgotten too early is known again when it asks; one that is kept
 # too long counts, and thousands a second are easily opened and closed.
 BEGIN_TIMEOUT_S = 0.1
@@ -24,7 +26,31 @@ REQUEST_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 75.0
 
-Protocol = web.RequestHandler
+# Sent with whatever is answered.
+MARKS = {"Server": "inferd", "X-Content-Type-Options": "nosniff"}
+
+
+class Protocol(web.RequestHandler):
+    """One connection. What cannot be read as HTTP gets the errors of all the others, and not aiohttp's plain text."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # logs it, and raises if the answer has begun
+        sentence = "the gateway failed on this request; the server's log has it"
+        if status == 400:
+            # What follows is what was received.
+            why = (message or "").split("\n")[0].partition(": b")[0].rstrip(":")
+            sentence = f"the request cannot be read as HTTP: {why}"
+        response = problem(status, sentence, MARKS)
+        response.force_close()
+        return response
 
 
 class _Watched:
@@ -40,7 +66,7 @@ class Connections:
     def __init__(self, factory: Callable[[], Protocol], limit: int) -> None:
         self._factory = factory
         self.limit = limit
-        self._watched: dict[Protocol, _Watched] = {}
+        self._watched: dict[web.RequestHandler, _Watched] = {}
 
     def accept(self) -> asyncio.Protocol:
         """A protocol for a connection that has just come; one that closes it if there are too many."""

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from inferd_client.codec import WIRE_DTYPES
 
+from inferd import strict_json
 from inferd.errors import make
 from inferd.gateway.oip import BYTES, Array, Asked, Buffer, Signature
 from inferd.gateway.oip_request import LENGTH
 
 # How many numbers are written at once: nobody else is served meanwhile, in whatever thread it is done.
 AT_ONCE = 8192
+HOLDS_BYTES = "holds bytes that JSON has no form for"
 
 
 def answer(
@@ -97,13 +99,15 @@ def _text(name: str, kind: str, value: Any) -> bytes:
     if isinstance(value, str) and kind in ("STRING", ""):
         return value.encode("utf-8", "surrogatepass")
     try:
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise make("NOT_IN_JSON", field=name) from error
+        return strict_json.dumps(value).encode("utf-8", "surrogatepass")
+    except RecursionError as error:
+        raise make("NOT_IN_JSON", field=name, problem="is nested too deep to be written as JSON") from error
+    except (TypeError, ValueError) as error:
+        raise make("NOT_IN_JSON", field=name, problem=HOLDS_BYTES) from error
 
 
 def _unicode(name: str, text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        raise make("NOT_IN_JSON", field=name) from error
+        raise make("NOT_IN_JSON", field=name, problem=HOLDS_BYTES) from error

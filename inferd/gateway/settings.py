@@ -12,8 +12,8 @@ from dataclasses import dataclass
 class GatewaySettings:
     """`fd` is the listening socket, `daemon` the URL of the daemon's private socket, `token` what the gateway shows
     there when it asks in nobody's name; `asks_for_tokens` says that callers must show one of their own, `loopback_only`
-    that nobody else can reach the socket, `held` that somebody keeps it for the next gateway. Only the limits,
-    `asks_for_tokens`, the origins and the log change later."""
+    that nobody else can reach the socket, `held` that somebody keeps it for the next gateway, `beat_s` how
+    often to say that it is alive. Only the limits, `asks_for_tokens`, the origins and the log change later."""
 
     fd: int
     daemon: str
@@ -25,6 +25,7 @@ class GatewaySettings:
     max_connections: int
     log_format: str
     log_level: str
+    beat_s: float
     held: bool = False
 
     @classmethod

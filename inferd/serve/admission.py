@@ -17,8 +17,6 @@ from inferd.wire.values import MAX_VALUES_BYTES
 
 MAX_REMEMBERED_PLANS = 4096
 MAX_REMEMBERED_LANES = 4096
-# Rows of one request. The worker runs them in pieces; this bounds how long the others wait for it.
-MAX_ROWS = 4096
 
 # Lengths up to this one share a bucket: what they waste is small whatever it is in per cent.
 SMALLEST_BUCKET = 16
@@ -196,9 +194,6 @@ class Door:
         model = self.models.get(header.model)
         if model is None:
             return make("MODEL_NOT_FOUND", model=header.model, known=", ".join(sorted(self.models)))
-        if header.rows > MAX_ROWS:
-            problem = f"is {header.rows}; a request may have at most {MAX_ROWS} rows, send several"
-            return make("FIELD_VALUE", field="rows", problem=problem)
         if model.inputs is not None:
             problem_found = self._check(model, model.inputs, header)
             if problem_found is not None:

@@ -4,7 +4,7 @@ It is a process of its own, because parsing JSON and HTTP would hold up the loop
 so that a taken port is known at the start, and callers queue instead of being refused while a gateway is replaced. It
 comes back in through a Unix socket that only this user can reach. On its standard input it gets a line of settings,
 another one whenever they change, the line `drain`, and the end of file when it shall go; on its standard output it says
-`ready`.
+`ready`, and from then on `alive`, from its loop, so that one that hangs is noticed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,15 @@ PROGRAM = "inferd.gateway"
 FOLDER_PREFIX = "inferd-"
 SOCKET_NAME = "gateway.sock"
 BACKLOG = 1024
+READ_BYTES = 4096
 # From its start to `ready`: importing its libraries takes half a second, on a machine that is not busy.
 START_TIMEOUT_S = 30.0
+# How often it says that it is alive; and after how many waits of so long without a word it counts as hung and is
+# replaced: 30 s. What holds its loop up for longest is reading 4 MiB of JSON, a fraction of a second; the rest is for a
+# machine that is very busy. Waits are counted, and not the time: a daemon that was itself stopped, or suspended with
+# its machine, has waited once.
+BEAT_S = 5.0
+SILENT_BEATS = 6
 # What it may take to send the last answers when the daemon ends.
 STOP_TIMEOUT_S = 3.0
 # A gateway that dies is replaced at once. One that dies again before it has lived so long waits, longer each time.
@@ -149,6 +156,7 @@ class Gateway:
             "origins": settings.web_origin,
             "payload_bytes": settings.payload_mib * MIB,
             "max_connections": settings.max_connections,
+            "beat_s": BEAT_S,
             "log_format": settings.log_format,
             "log_level": settings.log_level,
         }
@@ -160,6 +168,10 @@ class Gateway:
         while True:
             assert self._process is not None
             since = loop.time()
+            if await self._falls_silent(self._process):
+                silent_s = BEAT_S * SILENT_BEATS
+                log.event("gateway_hung", logging.ERROR, pid=self._process.pid, silent_s=silent_s)
+                _kill(self._process)
             status = await self._process.wait()
             if loop.time() - since >= LONG_ENOUGH_S:
                 pause_s = 0.0
@@ -169,6 +181,20 @@ class Gateway:
             pause_s = min(max(2 * pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
             if await self._launch():
                 log.event("gateway_ready", pid=self._process.pid)
+
+    async def _falls_silent(self, process: asyncio.subprocess.Process) -> bool:
+        """Waits for as long as it says that it is alive: True if it hangs, False if it ends."""
+        assert process.stdout is not None
+        silent = 0
+        while silent < SILENT_BEATS:
+            try:
+                async with asyncio.timeout(BEAT_S):
+                    if not await process.stdout.read(READ_BYTES):
+                        return False
+                silent = 0
+            except TimeoutError:
+                silent += 1
+        return True
 
     def reloaded(self, settings: Settings) -> None:
         """It goes on with these settings; nobody is cut off."""

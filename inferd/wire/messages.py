@@ -20,6 +20,8 @@ from inferd.wire.values import refuse_ext
 
 EMPTY_HEADER = b"\x80"
 MAX_MODEL_NAME = 64
+# Rows of one request. The worker runs them in pieces; this bounds how long the others wait for it.
+MAX_ROWS = 4096
 MAX_SUPERSEDE_BYTES = 128
 MAX_TOKEN_CHARS = 1024
 MAX_CLIENT_CHARS = 128  # of a name that a client or caller goes by; the rest is cut off
@@ -257,8 +259,9 @@ class Infer:
         rows = _field(fields, "rows", int, "a whole number")
         if rows is None:
             rows = 0
-        elif not 1 <= rows <= 1 << 32:
-            raise make("FIELD_VALUE", field="rows", problem="must be from 1 to 2^32")
+        elif not 1 <= rows <= MAX_ROWS:
+            problem = f"is {rows}; a request has from 1 to {MAX_ROWS} rows, for more send several"
+            raise make("FIELD_VALUE", field="rows", problem=problem)
         else:
             for tensor in table:
                 if not tensor.shape or tensor.shape[0] != rows:

@@ -156,10 +156,7 @@ class Arena:
         if values:
             flags = HAS_VALUES
             start = aligned(start)
-            try:
-                segment = pack_values(values)
-            except RequestError as error:
-                raise OutputError(error.message) from error
+            segment = packed(values)
         nbytes = start + len(segment)
         offset = self.take(nbytes) if nbytes else 0
         try:
@@ -234,6 +231,19 @@ def sort_out(outputs: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[
         else:
             values[name] = value
     return tensors, values
+
+
+def packed(values: Mapping[str, Any]) -> bytes:
+    """The values of a result as they are sent. Raises OutputError naming the one that no client could read."""
+    try:
+        return pack_values(values)
+    except RequestError as error:
+        for name, value in values.items():
+            try:
+                pack_values({name: value})
+            except RequestError as its_own:
+                raise OutputError(f"output {name!r} cannot be sent: {its_own.__cause__}") from its_own
+        raise OutputError(error.message) from error
 
 
 def as_columns(outputs: Any, rows: int) -> dict[str, Any] | list[Any]:

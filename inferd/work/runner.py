@@ -210,8 +210,12 @@ class Runner:
             failure = ModelLoadError(f"model {served.name!r} fails on its own example: {said}")
             failure.location = location_in(result.detail)
             raise failure
-        if served.outputs is None:
+        try:
             found, plain = outputs.sort_out(result)
+            outputs.packed(plain)
+        except OutputError as error:
+            raise ModelLoadError(f"model {served.name!r} fails on its own example: {error}") from error
+        if served.outputs is None:
             served.outputs = tuple(
                 [Spec(k, devices.NAMES[t.dtype], tuple(t.shape)) for k, t in found.items()]
                 + [Spec(k, "ANY", ()) for k in plain]

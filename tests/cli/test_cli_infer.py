@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -50,6 +51,14 @@ def test_spans_are_a_table() -> None:
 def test_bytes_and_text_beyond_ascii_survive_json() -> None:
     """Bytes are base64, letters stay letters."""
     assert json_text({"b": b"\x00\xff", "t": "Zoë"}) == '{"b": "AP8=", "t": "Zoë"}'
+
+
+def test_nan_is_null_for_a_program_and_nan_for_a_reader() -> None:
+    """JSON has no NaN: not in a tensor, and not within a value."""
+    outputs = {"x": np.float32([1, math.nan]), "score": math.nan, "map": {"a": [math.inf, b"\xff"], "b": True}}
+    text = '{"x": [1.0, null], "score": null, "map": {"a": [null, "/w=="], "b": true}}'
+    assert json_text(outputs) == text
+    assert human_lines({"score": math.nan}) == ["score  NaN"]
 
 
 def test_output_saves_the_only_tensor(inferd, fake, tmp_path: Path) -> None:

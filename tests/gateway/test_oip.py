@@ -171,6 +171,28 @@ def test_what_json_cannot_hold_is_null() -> None:
         answer({"y": [{"k": b"\xff"}]}, None, Asked({}, True), Signature(OPEN))
 
 
+def test_nan_within_a_value_is_null() -> None:
+    """Wherever it stands, declared or not, in JSON and in a binary element, which is JSON text too."""
+    model = Signature({**OPEN, "outputs": [["score", "NUMBER", []], ["v", "ANY", []]]})
+    result = {"score": [math.nan, 0.5], "v": [{"a": [1, -math.inf, (math.inf,)], "ü": True}, None], "w": [math.inf, 1]}
+    (body,), _ = answer(result, None, Asked({}, True), model)
+    data = {row["name"]: row["data"] for row in json.loads(bytes(body))["outputs"]}
+    assert data == {"score": ["null", "0.5"], "v": ['{"a": [1, null, [null]], "ü": true}', "null"], "w": ["null", "1"]}
+    (_, binary, *_), _ = answer(result, None, Asked({}, True, binary_rest=True), model)
+    assert b"null" in bytes(binary)
+
+
+def test_what_nests_too_deep_is_told_from_bytes() -> None:
+    """Either has no JSON here, and each its own sentence."""
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (deep, [math.nan, deep]):
+        with pytest.raises(RequestError, match="output 'y' is nested too deep") as caught:
+            answer({"y": [value]}, None, Asked({}, True), Signature(OPEN))
+        assert caught.value.reason == "NOT_IN_JSON"
+
+
 def test_many_numbers_are_all_there() -> None:
     """They are written in pieces, in which others are served; a null is no matter for the pieces."""
     model = signature("FP32", [-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import struct
 from pathlib import Path
@@ -60,8 +61,6 @@ def test_bf16_goes_both_ways(served: Served) -> None:
 def test_large_tensors_come_back_as_they_went(served: Served) -> None:
     """4 MiB, binary and as JSON, which is done in a thread."""
     array = np.arange(1024 * 1024, dtype=np.float32)
-    import json
-
     row = {"name": "x", "datatype": "FP32", "shape": [1, array.size], "parameters": {"binary_data_size": array.nbytes}}
     head = json.dumps({"inputs": [row], "parameters": {"binary_data_output": True}}).encode()
     answer = served.ask(
@@ -164,6 +163,28 @@ def test_any_form_of_metrics_may_be_asked_for(served: Served, accept: str) -> No
     """One that nobody knows is answered with the oldest."""
     answer = served.ask("GET", "/metrics", Accept=accept)
     assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "words"),
+    [
+        ("GET /livez", ["Host: localhost", "Content-Length: many"], "Content-Length"),
+        ("GET /livez", ["Accept: */*"], "'Host'"),
+        ("GET /livez", ["Host: localhost", "A: b\x01c"], "header value"),
+        ("GET /" + "a" * 9000, ["Host: localhost"], "8190 bytes"),
+        ("GET /livez", ["Host: localhost", *[f"A{n}: b" for n in range(200)]], "Too many headers"),
+        ("GARBAGE", [], "method"),
+    ],
+)
+def test_what_is_no_http_gets_json_too(served: Served, request_line: str, headers: list[str], words: str) -> None:
+    """The error has the form of all the others, and nothing of what was received."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
+        sock.sendall("\r\n".join([f"{request_line} HTTP/1.1", *headers, "", ""]).encode())
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        told = json.loads(response.read())
+    assert response.status == 400 and response.headers["Server"] == "inferd"
+    assert words in told["error"] and "aaa" not in told["error"] and "\x01" not in told["error"]
 
 
 def test_a_body_that_does_not_unpack_is_the_callers(served: Served) -> None:

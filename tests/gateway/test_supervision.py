@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from inferd.config import Settings
-from inferd.serve.gateway import Gateway
+from inferd.serve.gateway import SILENT_BEATS, Gateway
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from tests.cli.test_cli_serve import refusal
@@ -116,6 +116,72 @@ def test_a_stopped_gateway_does_not_hold_the_daemon_up(gate: Served) -> None:
     os.kill(pid, signal.SIGSTOP)
     assert gate.stop() == 0
     assert gone(pid)
+
+
+def test_a_gateway_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """One whose loop stands still (SIGSTOP) says nothing: the log has it, and the next one answers who waits."""
+    monkeypatch.setattr("inferd.serve.gateway.BEAT_S", 0.1)
+    caplog.set_level("INFO", "inferd")
+
+    async def go() -> int:
+        gateway = Gateway(Settings(), Address(host="127.0.0.1", port=0))
+        gateway.bind()
+        await gateway.start()
+        try:
+            assert gateway._process is not None
+            first = gateway._process.pid
+            os.kill(first, signal.SIGSTOP)
+            url = f"http://{gateway.address.host}:{gateway.address.port}/livez"
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                assert answer.status == 200
+            return first
+        finally:
+            await gateway.close()
+
+    first = asyncio.run(asyncio.wait_for(go(), 60))
+    events = [(record.getMessage(), record.__dict__.get("fields", {}).get("pid")) for record in caplog.records]
+    assert ("gateway_hung", first) in events and ("gateway_lost", first) in events
+
+
+def test_a_gateway_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again and again, so that it is not taken for one that hangs; also one that is busy draining."""
+    monkeypatch.setattr("inferd.serve.gateway.BEAT_S", 0.01)
+
+    async def go() -> list[bytes]:
+        gateway = Gateway(Settings(), Address(host="127.0.0.1", port=0))
+        gateway.bind()
+        assert await gateway._launch()
+        assert gateway._process is not None and gateway._process.stdout is not None
+        gateway.drain()
+        try:
+            return [await gateway._process.stdout.readline() for _ in range(5)]
+        finally:
+            await gateway.close()
+
+    assert asyncio.run(asyncio.wait_for(go(), 60)) == [b"alive\n"] * 5
+
+
+def test_a_silence_that_the_daemon_slept_through_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits are counted: however long one of them took, a word after it and the gateway lives."""
+    monkeypatch.setattr("inferd.serve.gateway.BEAT_S", 0.0)
+
+    class Process:
+        def __init__(self, words: list[bytes | None]) -> None:
+            self.stdout = self
+            self.words = words
+
+        async def read(self, nbytes: int) -> bytes:
+            word = self.words.pop(0)
+            if word is None:
+                await asyncio.Event().wait()  # until the wait is given up
+            return word or b""
+
+    async def falls_silent(words: list[bytes | None]) -> bool:
+        return await Gateway(Settings(), Address())._falls_silent(Process(words))  # type: ignore[arg-type]
+
+    almost = [None] * (SILENT_BEATS - 1)
+    assert asyncio.run(falls_silent([*almost, b"alive\n", *almost, b"alive\n", b""])) is False
+    assert asyncio.run(falls_silent([b"alive\n", *almost, None])) is True
 
 
 def test_it_ends_with_a_daemon_that_is_killed(gate: Served) -> None:

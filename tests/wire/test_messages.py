@@ -124,7 +124,7 @@ WRONG: list[tuple[str, str, int, str, Any, str]] = [
     (SERVER, OPEN, f.INFER, "rows", True, "FIELD_TYPE"),
     (SERVER, OPEN, f.INFER, "rows", 0, "FIELD_VALUE"),
     (SERVER, OPEN, f.INFER, "rows", -1, "FIELD_VALUE"),
-    (SERVER, OPEN, f.INFER, "rows", 2**32 + 1, "FIELD_VALUE"),
+    (SERVER, OPEN, f.INFER, "rows", 4097, "FIELD_VALUE"),
     (SERVER, OPEN, f.INFER, "deadline_ms", "soon", "FIELD_TYPE"),
     (SERVER, OPEN, f.INFER, "deadline_ms", False, "FIELD_TYPE"),
     (SERVER, OPEN, f.INFER, "deadline_ms", math.nan, "FIELD_VALUE"),
@@ -175,6 +175,14 @@ def test_wrong_fields_are_named(role: str, state: str, kind: int, name: str, val
     assert isinstance(got[0].error, InvalidArgument)
     assert got[0].error.reason == reason and repr(name) in got[0].error.message
     assert (got[1].request_id, got[1].error) == (2, None)
+
+
+@pytest.mark.parametrize("rows", [0, 4097, 2**32])
+def test_how_many_rows_there_may_be_is_said(rows: int) -> None:
+    """With the limit that holds, whichever end of it was passed."""
+    m.Infer.unpack(msgpack.packb({"model": "m", "rows": 4096}))
+    with pytest.raises(InvalidArgument, match=f"'rows' is {rows}; a request has from 1 to 4096 rows"):
+        m.Infer.unpack(msgpack.packb({"model": "m", "rows": rows}))
 
 
 @pytest.mark.parametrize(("kind", "name"), [(f.HELLO, "versions"), (f.INFER, "model")])
@@ -255,10 +263,10 @@ def test_results_with_a_timeline_are_not_remembered() -> None:
 
 @given(
     st.floats(allow_nan=False, allow_infinity=False, min_value=0) | st.integers(0, 2**64 - 1),
-    st.integers(1, 2**32),
+    st.integers(1, m.MAX_ROWS),
 )
 def test_numbers_survive(deadline_ms: float, rows: int) -> None:
-    """Any finite deadline and any number of rows arrive as they were sent."""
+    """Any finite deadline and any number of rows that there may be arrive as they were sent."""
     back = m.Infer.unpack(m.Infer("m", rows=rows, deadline_ms=deadline_ms).pack())
     assert (back.deadline_ms, back.rows) == (deadline_ms, rows)
 

@@ -7,9 +7,11 @@ import math
 import struct
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inferd_client.codec import encode
 
 from inferd.errors import InvalidArgument
 from inferd.wire.values import pack_values, unpack_values
@@ -82,6 +84,47 @@ def test_a_name_twice() -> None:
 def test_what_msgpack_cannot_say(value: Any) -> None:
     """A value that cannot travel is refused at the sender, with what msgpack says of it."""
     with pytest.raises(InvalidArgument, match="cannot hold these values"):
+        pack_values({"a": value})
+
+
+UNREADABLE = {
+    "a key that is a number": ({1: "a"}, "the keys of a map must be text, and one is of type int"),
+    "a key that is a number, further in": ([{"a": ({1.5: "a"},)}], "one is of type float"),
+    "a key that is true": ({True: "a"}, "one is of type bool"),
+    "a key that is nothing": ({None: "a"}, "one is of type NoneType"),
+    "a key that is a tuple": ({("a", "b"): "a"}, "one is of type tuple"),
+    "an ext type": ([msgpack.ExtType(5, b"")], "extension types"),
+    "a timestamp": (msgpack.Timestamp(1), "extension types"),
+}
+
+
+@pytest.mark.parametrize(("value", "says"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_could_not_be_read_is_not_packed(value: Any, says: str) -> None:
+    """msgpack packs more than may be read: the sender hears of it, and a client of which input it was."""
+    with pytest.raises(InvalidArgument, match=says):
+        pack_values({"fine": "a", "a": value})
+    with pytest.raises(InvalidArgument, match="'a'"):
+        encode("model", {"fine": "a", "a": value})
+
+
+def test_a_name_that_is_no_text() -> None:
+    """The names of values are text, where keys further in may be bytes."""
+    assert unpack_values(pack_values({"a": {b"b": 1}})) == {"a": {b"b": 1}}
+    for name in (b"a", 1):
+        with pytest.raises(InvalidArgument, match="names of values must be text"):
+            pack_values({name: "a"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("depth", [500, 1023, 1024, 2000])
+def test_what_is_packed_nests_no_deeper_than_may_be_read(depth: int) -> None:
+    """Although msgpack packs a level more than it reads."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    if depth < 1000:
+        assert unpack_values(pack_values({"a": value})) == {"a": value}
+        return
+    with pytest.raises(InvalidArgument, match=r"nest too deep|recursion limit"):
         pack_values({"a": value})
 
 

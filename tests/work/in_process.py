@@ -61,6 +61,7 @@ class Worker:
         self.batches = 0
         self.padded = self.preprocess_us = 0.0
         self.raised = ""
+        self.details: list[str] = []  # what the log is told of each request of the last batch that failed alone
 
     def _full(self, finished: list[bytes]) -> None:
         raise AssertionError("the arena of a test is large enough")
@@ -100,6 +101,7 @@ class Worker:
         answers: list[Any] = [None] * count
         freed: list[int] = []
         self.raised = ""
+        self.details = []
         for packet in packets:
             if packet[0] == b.RAISED:
                 self.raised = packet[2]
@@ -111,8 +113,9 @@ class Worker:
                 answers[index] = self._read(heads[head], offset, nbytes, flags)
                 if nbytes:
                     freed += (offset, aligned(nbytes))
-            for index, reason, _ in failures:
+            for index, reason, detail in failures:
                 assert answers[index] is None
+                self.details.append(detail)
                 answers[index] = Failed(reason)
         assert None not in answers
         self.runner.give_back(freed)

@@ -88,6 +88,19 @@ class Unwritable:
         return x.to_sparse() if self.kind == "sparse" else x.to("meta")
 
 
+class Unreadable:
+    """Answers `number` with a map by number, which msgpack packs and no client reads."""
+
+    inputs = {"what": ("STRING", ())}
+    warm_up = False
+
+    def __init__(self, example: str = "fine") -> None:
+        self.example = {"what": example}
+
+    def forward(self, batch: dict[str, Any]) -> list[Any]:
+        return [{"echo": what, "found": {1: "a"} if what == "number" else {"1": "a"}} for what in batch["what"]]
+
+
 class Endless:
     """Has far too much to say when it is loaded."""
 

@@ -108,6 +108,24 @@ def test_an_output_that_cannot_be_written_takes_no_room(kind: str, by_row: bool)
     assert answer["y"].shape == (100_000,)
 
 
+def test_an_output_that_no_client_reads_fails_alone() -> None:
+    """Its neighbours in the batch are answered, and the log is told which output it was, and why."""
+    worker = Worker(misbehaving("Unreadable"))
+    fine = {"echo": "fine", "found": {"1": "a"}}
+    answers = worker.ask("unreadable", *[Ask(what=what) for what in ("fine", "number", "fine")])
+    assert answers == [fine, "OUTPUT_INVALID", fine]
+    sentence = "output 'found' cannot be sent: the keys of a map must be text, and one is of type int"
+    assert worker.details == [sentence]
+    [joined] = worker.ask("unreadable", Ask(rows=2, what=["fine", "number"]))
+    assert joined == "OUTPUT_INVALID" and worker.details == [sentence]
+
+
+def test_a_model_whose_example_yields_what_no_client_reads_is_refused() -> None:
+    """At the start, with the output's name and the line of the model."""
+    refused = b.LoadFailure(*Worker(misbehaving("Unreadable", example="number")).first[1:])
+    assert "output 'found' cannot be sent" in refused.message and "misbehaving.py" in refused.message
+
+
 def test_the_packets_text_is_what_was_said() -> None:
     """Only what has no bytes in UTF-8 is written otherwise."""
     assert b.escaped("α \n \\ 🙂") == "α \n \\ 🙂"
