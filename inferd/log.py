@@ -21,10 +21,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from inferd import journal
+
 logger = logging.getLogger("inferd")
 
 INDENT = "    "
 STDERR_FD = 2
+# Syslog's numbers of the levels, which journalctl -p knows.
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 # What a sink that takes nothing may hold up: some 2 MB.
 MAX_QUEUED_LINES = 10_000
 # How long an end of the process waits for its last lines to be written.
@@ -65,14 +69,14 @@ class Throttle:
 
 
 class Lines:
-    """Takes lines at once and has a thread write them to the descriptor `fd`, in their order.
+    """Takes lines at once and has a thread `write` them, in their order.
 
-    `dropped` counts the lines that found the queue full, or that the descriptor did not take. `remark` makes the line
-    that says so, from the count; without one nothing does.
+    `dropped` counts the lines that found the queue full, or that `write` did not take (OSError). `remark` makes the
+    line that says so, from the count; without one nothing does.
     """
 
-    def __init__(self, fd: int, remark: Callable[[int], str] | None = None) -> None:
-        self._fd = fd
+    def __init__(self, write: Callable[[bytes], None], remark: Callable[[int], bytes] | None = None) -> None:
+        self._take = write
         self._remark = remark
         self._lines: deque[bytes] = deque()
         self._changed = threading.Condition()
@@ -81,13 +85,13 @@ class Lines:
         self.dropped = 0
         self._told = 0  # how many of those a remark has told
 
-    def put(self, line: str) -> None:
+    def put(self, line: bytes) -> None:
         """Queues the line."""
         with self._changed:
             if len(self._lines) >= MAX_QUEUED_LINES:
                 self.dropped += 1
                 return
-            self._lines.append(_encoded(line))
+            self._lines.append(line)
             self._changed.notify_all()
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_all, name="lines", daemon=True)
@@ -108,29 +112,39 @@ class Lines:
                 line = self._lines.popleft()
             if self._write(line) and self._remark is not None and self.dropped > self._told and not self._lines:
                 self._told = self.dropped
-                self._write(_encoded(self._remark(self._told)))
+                self._write(self._remark(self._told))
 
     def _write(self, line: bytes) -> bool:
-        left = memoryview(line)
         try:
-            while left:
-                left = left[os.write(self._fd, left) :]
+            self._take(line)
         except OSError:  # a full disk, a reader that is gone
             self.dropped += 1
             return False
         return True
 
 
-def _encoded(line: str) -> bytes:
+def writes_to(fd: int) -> Callable[[bytes], None]:
+    """What writes all of a line to the descriptor."""
+
+    def write(line: bytes) -> None:
+        left = memoryview(line)
+        while left:
+            left = left[os.write(fd, left) :]
+
+    return write
+
+
+def encoded(line: str) -> bytes:
+    """The line as it is written."""
     return line.encode(errors="backslashreplace") + b"\n"
 
 
 class Writer(logging.Handler):
-    """Writes the log to the descriptor `fd` as `Lines`, and how many it has dropped behind them."""
+    """Has the log written as `Lines`, and behind them how many were dropped."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, write: Callable[[bytes], None]) -> None:
         super().__init__()
-        self._lines = Lines(fd, self._remark)
+        self._lines = Lines(write, self._remark)
 
     @property
     def dropped(self) -> int:
@@ -140,7 +154,7 @@ class Writer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queues the record's line."""
         try:
-            line = self.format(record)
+            line = self.line(record)
         except Exception:
             self.handleError(record)
         else:
@@ -150,32 +164,51 @@ class Writer(logging.Handler):
         """As that of `Lines`."""
         self._lines.flush(timeout_s)
 
-    def _remark(self, dropped: int) -> str:
+    def line(self, record: logging.LogRecord) -> bytes:
+        """What is written of the record."""
+        return encoded(self.format(record))
+
+    def _remark(self, dropped: int) -> bytes:
         record = logging.LogRecord(logger.name, logging.WARNING, "", 0, "log_lines_dropped", (), None)
         record.__dict__["fields"] = {"in_all": dropped}
-        return self.format(record)
+        return self.line(record)
 
 
-_writer: Writer | None = None
+class JournalWriter(Writer):
+    """Has the log written to systemd's journal, where an event keeps its fields."""
+
+    def __init__(self) -> None:
+        super().__init__(journal.connect())
+
+    def line(self, record: logging.LogRecord) -> bytes:
+        priority = PRIORITIES.get(record.levelno, PRIORITIES[logging.INFO])
+        return journal.entry(self.format(record), priority, record.getMessage(), getattr(record, "fields", {}))
+
+
+_writers: dict[type[Writer], Writer] = {}
 
 
 def dropped() -> int:
     """How many lines of this process the log has lost, because whoever takes it stood still, was full, or was gone."""
-    return _writer.dropped if _writer is not None else 0
+    return sum(writer.dropped for writer in _writers.values())
 
 
 def flush() -> None:
     """Returns when the log is written, or after a second. For those who end this process by os._exit."""
-    if _writer is not None:
-        _writer.flush()
+    for writer in _writers.values():
+        writer.flush()
 
 
 class TextFormatter(logging.Formatter):
-    """`time level event key=value …`, for people."""
+    """`time level event key=value …`, for people; where both are known anyhow, without `time level`."""
+
+    def __init__(self, is_stamped: bool = True) -> None:
+        super().__init__()
+        self._is_stamped = is_stamped
 
     def format(self, record: logging.LogRecord) -> str:
         now = time.strftime("%H:%M:%S", time.localtime(record.created))
-        parts = [f"{now}.{int(record.msecs):03d}", record.levelname.lower()]
+        parts = [f"{now}.{int(record.msecs):03d}", record.levelname.lower()] if self._is_stamped else []
         message, *below = record.getMessage().splitlines() or [""]
         parts.append(_harmless(message))
         for key, value in getattr(record, "fields", {}).items():
@@ -213,9 +246,18 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(log_format: str, level: str) -> None:
-    """Sends the log to standard error, as `text` or `json`. May be called again, with others."""
-    global _writer
-    if _writer is None:
-        _writer = Writer(STDERR_FD)
-    _writer.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
-    logging.basicConfig(handlers=[_writer], level=level.upper(), force=True)
+    """Sends the log to standard error, as `text` or `json`; text that would get into systemd's journal there, to the
+    journal itself. May be called again, with others."""
+    formatter: logging.Formatter
+    if log_format == "json":
+        writer = _writers.get(Writer) or Writer(writes_to(STDERR_FD))
+        formatter = JsonFormatter()
+    elif journal.takes(STDERR_FD, os.environ):
+        writer = _writers.get(JournalWriter) or JournalWriter()
+        formatter = TextFormatter(is_stamped=False)
+    else:
+        writer = _writers.get(Writer) or Writer(writes_to(STDERR_FD))
+        formatter = TextFormatter()
+    _writers[type(writer)] = writer
+    writer.setFormatter(formatter)
+    logging.basicConfig(handlers=[writer], level=level.upper(), force=True)

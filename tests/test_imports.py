@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "memory": (set(), set()),
-    "log": (set(), set()),
+    "log": ({"journal"}, set()),
+    "journal": (set(), set()),
     "failpoints": (set(), set()),
     "strict_json": (set(), set()),
     "_version": (set(), set()),

@@ -155,13 +155,13 @@ def _run(settings: Settings, executor: str, reread: Callable[[], Settings], noti
         runs = ProcessExecutor(settings)
 
     # By a thread of its own: nobody may ever read it, or whoever did is gone.
-    said = log.Lines(STDOUT_FD)
+    said = log.Lines(log.writes_to(STDOUT_FD))
 
     def on_ready(addresses: list[Address], web: Address | None) -> None:
         names = ", ".join(model.name for model in settings.models)
         places = [str(address) for address in addresses] + ([web_url(web)] if web is not None else [])
-        said.put(f"inferd is ready: {names} on {' and '.join(places)}")
-        said.put(f"Try: {_try_next(settings, addresses)}")
+        said.put(log.encoded(f"inferd is ready: {names} on {' and '.join(places)}"))
+        said.put(log.encoded(f"Try: {_try_next(settings, addresses)}"))
 
     log.set_up(settings.log_format, settings.log_level)
     try:

@@ -22,7 +22,7 @@ def test_the_table_is_there_before_the_first_request(tmp_path: Path) -> None:
         )
         found = json.loads(result.output)
         assert [entry["rows"] for entry in found["latency"]] == [1, 2, 3, 4, 6, 8]
-        assert found["batch"] == 8 and 0 < found["rate_per_s"] <= 8 / 0.012
+        assert found["batch"] == 8 and 0 < found["rate_per_s"] <= 1.1 * 8 / 0.012  # a line through what was measured
         text = CliRunner().invoke(cli, ["profile", "hash", "--url", daemon.url]).output
         assert "nothing is known of hash yet" in text
         wrong = CliRunner().invoke(cli, ["profile", "nobody", "--url", daemon.url])

@@ -154,7 +154,7 @@ def test_sigabrt_leaves_every_threads_stack_in_the_log(manager: Manager, tmp_pat
         assert process.wait(20) == -signal.SIGABRT
     log = manager.log.read_text()
     assert "Fatal Python error: Aborted" in log and "inferd/serve" not in log.partition("Fatal")[0]
-    assert re.search(r"Current thread 0x[0-9a-f]+ .*\n  File ", log)
+    assert re.search(r"[Tt]hread 0x[0-9a-f]+ .*\n  File ", log)
 
 
 def test_who_waits_in_a_drain_is_counted_and_a_second_signal_ends_it(manager: Manager, tmp_path: Path) -> None:
