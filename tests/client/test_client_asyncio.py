@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import uvloop
-from inferd_client import AsyncClient, aio_connection
+from inferd_client import AsyncClient, aio, aio_connection, aio_link
 from inferd_client.testing import FakeServer
 
 from inferd.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable, make
 from inferd.wire import frame as f
-from inferd.wire.messages import Result
+from inferd.wire.messages import GoAway, Result
 from inferd.wire.values import pack_values
 from tests.client.client_kinds import Background, Held
 
@@ -131,7 +131,55 @@ def test_pings_of_a_server_that_does_not_read_are_answered_once(run: Run, listen
     assert seen == [("INFER", 1), ("PONG", 1000), ("INFER", 2)]
 
 
+def test_what_is_not_written_goes_with_a_connection_that_is_taken_for_dead(
+    run: Run, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may be there to read it: the socket and the memory are given back at once."""
+    from tests.client.test_client_behaviour import greeted
+
+    monkeypatch.setattr("inferd_client.core.SILENCE_S", 0.0)
+
+    async def main() -> None:
+        async with AsyncClient(url_of(listener), max_retries=0) as client:
+            connecting = asyncio.create_task(client.models())
+            frozen, _ = await asyncio.to_thread(greeted, listener)
+            await connecting
+            connection: Any = client._link._only.connection  # type: ignore[union-attr]
+            with frozen:
+                with pytest.raises(DeadlineExceeded):
+                    await client.infer("fill", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=100)
+                await asyncio.wait_for(connection.ended, 20)
+
+    run(main())
+
+
 # ---- close
+
+
+def test_close_ends_also_what_had_left_before(run: Run, listener: socket.socket) -> None:
+    """A connection after GOAWAY, with bytes that its server does not read, and with a successor."""
+    from tests.client.test_client_behaviour import greeted
+    from tests.client.test_client_threads import until_true
+
+    async def main() -> None:
+        client = AsyncClient(url_of(listener))
+        connecting = asyncio.create_task(client.models())
+        first, peer = await asyncio.to_thread(greeted, listener)
+        await connecting
+        connection: Any = client._link._only.connection  # type: ignore[union-attr]
+        with first:
+            with pytest.raises(DeadlineExceeded):
+                await client.infer("fill", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=100)
+            first.sendall(peer.send(f.GOAWAY, GoAway()))
+            await asyncio.to_thread(until_true, lambda: connection.conversation.draining)
+            connecting = asyncio.create_task(client.models())
+            second, _ = await asyncio.to_thread(greeted, listener)
+            await connecting
+            with second:
+                await client.close()
+                assert connection.ended.done()
+
+    run(main())
 
 
 @pytest.mark.parametrize("waiting_for", ["answer", "credit", "connection", "retry"])
@@ -320,7 +368,84 @@ def test_who_gives_up_while_connecting_leaves_no_socket(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("connect_timeout_ms", [0, -5])
+def test_no_time_to_connect_is_a_millisecond(
+    run: Run, monkeypatch: pytest.MonkeyPatch, connect_timeout_ms: float
+) -> None:
+    """As with the client for threads; none at all would be over before anything is tried."""
+    given = []
+
+    def timeout(seconds: float) -> asyncio.Timeout:
+        given.append(seconds)
+        return asyncio.Timeout(None)
+
+    async def main(server: FakeServer) -> None:
+        async with AsyncClient(server.url, connect_timeout_ms=connect_timeout_ms) as client:
+            with monkeypatch.context() as patched:
+                patched.setattr(aio_link.asyncio, "timeout", timeout)
+                assert await client.infer("echo", {"n": 1}) == {"n": 1}
+
+    with FakeServer(ECHO) as server:
+        run(main(server))
+    assert given == [0.001]
+
+
+def test_wait_ready_does_not_sleep_past_its_time(
+    run: Run, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the pause before the next attempt would be."""
+    from tests.client.test_client_behaviour import greeted
+
+    monkeypatch.setattr(aio, "backoff_s", lambda attempt, jitter: 1000.0)
+
+    async def main() -> None:
+        async with AsyncClient(url_of(listener)) as client:
+            ready = asyncio.create_task(client.wait_ready(timeout_ms=300))
+            sock, _ = await asyncio.to_thread(greeted, listener)
+            sock.close()
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.wait_for(ready, 20)
+
+    run(main())
+
+
 # ---- the server for tests
+
+
+def test_a_fake_server_is_told_things_while_it_writes_a_large_answer(run: Run) -> None:
+    """By a test on the client's own loop, which reads no answer until the server has been told."""
+    from tests.client.test_client_threads import until_true
+
+    large = np.zeros(64 * MIB, np.uint8)
+
+    async def main(server: FakeServer) -> None:
+        async with AsyncClient(server.url) as client:
+            await client.ping()
+            [session] = server._sessions
+            conversation: Any = client._link._only.connection.conversation  # type: ignore[union-attr]
+
+            async def begin() -> asyncio.Task[Any]:
+                count = len(server.requests) + 1
+                call = asyncio.create_task(client.infer("large", {}))
+                await asyncio.to_thread(server.wait_for, lambda s: len(s.requests) == count)
+                until_true(lambda: not session._in_flight)  # and so its answer is begun
+                return call
+
+            call = await begin()
+            server.grant(9)
+            server.ping(7)
+            assert len((await call)["y"]) == 64 * MIB
+            await asyncio.to_thread(server.wait_for, lambda s: s.pongs == [7])
+            assert conversation.credits == 9
+            call = await begin()
+            server.goaway()
+            assert len((await call)["y"]) == 64 * MIB
+            await asyncio.to_thread(until_true, lambda: conversation.draining)
+            await client.ping()
+            assert server.connections == 2
+
+    with FakeServer({"large": lambda inputs: {"y": large}}) as server:
+        run(main(server))
 
 
 def test_a_fake_model_whose_outputs_cannot_be_sent_is_told_to_its_caller(run: Run) -> None:

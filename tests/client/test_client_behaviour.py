@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -514,6 +517,83 @@ def test_close(client: Any, server: FakeServer, held: Held) -> None:
     with pytest.raises(RuntimeError, match="closed"):
         client.infer("echo", {})
     client.close()
+
+
+@contextmanager
+def forked_child(work: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """A child that does some work, and lives on meanwhile."""
+    said, say = os.pipe()
+    told, tell = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.close(tell)
+            work()
+            os.write(say, b"x")
+            os.read(told, 1)
+        finally:
+            os._exit(0)
+    os.close(say)
+    assert os.read(said, 1), "the child's work failed"
+    try:
+        yield
+    finally:
+        for descriptor in (tell, told, said):
+            os.close(descriptor)
+        os.waitpid(child, 0)
+
+
+def test_close_ends_connections_that_a_forked_child_has_too(client: Any, server: FakeServer) -> None:
+    """The server is not left with one that nobody uses for as long as the child lives."""
+    client.ping()
+    with forked_child():
+        client.close()
+        until = monotonic() + 10
+        while server._sessions:
+            assert monotonic() < until
+            sleep(0.001)
+
+
+def test_a_forked_child_does_not_end_its_parents_connections(client: Any, server: FakeServer, kind: str) -> None:
+    """Not even where an exception leads it out of what its parent was doing."""
+    client.ping()
+    connection = getattr(client, "client", client)._link._only.connection
+    with forked_child(connection.close if kind == "sync" else connection.abort):
+        client.ping()
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("url", ["unix"], indirect=True)
+def test_a_full_queue_of_connections_is_waited_for(
+    client: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the listener is a Unix socket, the system does not do it."""
+    attempts = []
+    connect = socket.socket.connect
+
+    def full_at_first(sock: socket.socket, where: Any) -> None:
+        attempts.append(where)
+        if len(attempts) <= 3:
+            raise BlockingIOError
+        connect(sock, where)
+
+    monkeypatch.setattr(socket.socket, "connect", full_at_first)
+    assert client.infer("echo", {"n": 1}) == {"n": 1}
+    assert len(attempts) == 4
+
+
+def test_a_queue_of_connections_that_stays_full(kind: str, tmp_path: Path) -> None:
+    """It is no better than a server that does not answer: the time for connecting is over at last."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/s")
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(f"{tmp_path}/s")
+            url = f"inferd+unix://{tmp_path}/s"
+            with (
+                open_client(kind, url, connect_timeout_ms=100) as client,
+                pytest.raises(Unavailable, match="timed out"),
+            ):
+                client.infer("echo", {})
 
 
 @pytest.mark.parametrize(

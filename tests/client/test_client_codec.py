@@ -138,6 +138,7 @@ def test_rows_that_disagree(inputs: dict[str, Any], words: str) -> None:
         ("m" * 65, {"x": 1}, "'model' must be 1 to 64 characters"),
         ("echo", {"n" * 129: np.zeros(1)}, "name is not 1 to 128 bytes"),
         ("echo", {f"{i}": np.zeros(1) for i in range(65)}, "has 65 tensors"),
+        ("echo", {f"{i}": np.zeros(1) for i in range(3000)}, "has 3000 tensors"),
     ],
 )
 def test_what_cannot_be_sent(model: str, inputs: dict[str, Any], words: str) -> None:

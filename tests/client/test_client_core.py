@@ -404,6 +404,7 @@ def test_giving_up_in_the_middle_of_an_answer() -> None:
     link.conversation.abandon(call)
     link.to_client(data[50_000:])
     assert link.woken() == [waiting]
+    assert link.conversation._expected is None  # nothing is kept of it
 
 
 def test_giving_up_before_it_was_sent_tells_nobody() -> None:

@@ -159,6 +159,16 @@ def test_one_address_is_dialled_again_while_another_serves() -> None:
     assert dialled(found, 10.0, Waiter(found, ONCE_KNOWN)) == [A]
 
 
+def test_where_another_serves_nobody_dials_before_the_pause_is_over() -> None:
+    """Also for those who will not wait: they have a connection, and each attempt may count as a guess at a token."""
+    found, (_, b) = connected(A, B)
+    b.conversation.lost()
+    [second] = found.due(10.0, Waiter(found, NEVER))
+    found.failed(second, REFUSED, 10.0)
+    assert dialled(found, 10.01, Waiter(found, NEVER)) == []
+    assert dialled(found, 10.06, Waiter(found, NEVER)) == [B]
+
+
 # ---- who waits
 
 

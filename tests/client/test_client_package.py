@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import inferd_client
 import pytest
@@ -257,6 +258,27 @@ def test_the_role_of_the_receiver_is_handed_on(held: Held) -> None:
         for thread in threads:
             thread.join(20)
         assert sorted(results) == list(range(8))  # type: ignore[type-var]
+
+
+def test_a_stream_that_nobody_leaves_does_not_keep_a_program_from_ending() -> None:
+    program = """
+import sys
+from inferd_client import Client
+results = Client(sys.argv[1], timeout_ms=600_000).stream("m", ({"n": n} for n in range(8)))
+assert next(results) == {"n": 0}
+"""
+
+    def first_only(inputs: dict[str, Any]) -> dict[str, Any]:
+        if inputs["n"]:
+            ended.wait()
+        return inputs
+
+    ended = threading.Event()
+    with FakeServer({"m": first_only}) as server:
+        try:
+            run_python(program, server.url)
+        finally:
+            ended.set()
 
 
 def test_the_fixture_for_users(tmp_path: Path) -> None:

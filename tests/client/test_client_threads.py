@@ -3,6 +3,7 @@ that are left, clients that are closed."""
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inferd_client import Client, sync
+from inferd_client import Client, link, sync
 from inferd_client.connection import dial
 from inferd_client.endpoints import set_tcp_options
 from inferd_client.testing import FakeServer
@@ -229,6 +230,44 @@ def test_a_silent_address_of_a_host_leaves_time_for_the_next(
         dial(Address(host="many", port=1), 60.0)
 
 
+class InterruptedThread(threading.Thread):
+    """A thread on whose start Ctrl-C comes: it runs, or it does not."""
+
+    runs = False
+
+    def start(self) -> None:
+        if self.runs:
+            super().start()
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_an_interrupt_while_dialing_begins_leaves_every_address_of_use(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """Also those whose turn had not come."""
+    with FakeServer({"echo": lambda inputs: inputs}) as other, Client(f"{server.url},{other.url}") as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(InterruptedThread, "runs", runs)
+            patched.setattr(link, "Thread", InterruptedThread)
+            with pytest.raises(KeyboardInterrupt):
+                client.infer("echo", {})
+        server.stop()
+        assert client.infer("echo", {"n": 1}, timeout_ms=20_000) == {"n": 1}
+        assert len(other.requests) == 1
+
+
+def test_of_two_connections_to_an_address_one_is_kept(client: Client, server: FakeServer) -> None:
+    """After an interrupt two may be made at once."""
+    client.ping()
+    endpoint: Any = client._link._only
+    first = endpoint.connection
+    client._link._dial(endpoint)
+    assert server.connections == 2 and endpoint.connection is first
+    until_true(lambda: len(server._sessions) == 1)
+    client.ping()
+
+
 def test_wait_ready_does_not_sleep_past_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the pause before the next attempt would be."""
     monkeypatch.setattr(sync, "backoff_s", lambda attempt, jitter: 1000.0)
@@ -305,6 +344,57 @@ def test_leaving_a_stream_takes_back_what_waits_for_a_retry(client: Client, serv
     with pytest.raises(ZeroDivisionError):
         list(client.stream("m", source(), timeout_ms=120_000))
     assert no_stream_goes_on() and len(server.requests) == 1
+
+
+def test_a_stream_that_the_garbage_collector_ends_waits_for_no_lock(
+    client: Client, server: FakeServer, held: Held
+) -> None:
+    """It may have interrupted the very thread that holds the lock. What runs is taken back all the same."""
+
+    def forget(stream: Any) -> None:
+        """Only the collector finds it from here on."""
+        cycle = [stream]
+        cycle.append(cycle)
+
+    def collect() -> None:
+        with client._link._changed, connection._send_lock, connection._mutex:
+            gc.collect()
+
+    def first_when_all_are_there(inputs: dict[str, Any]) -> dict[str, Any]:
+        if inputs["n"]:
+            return held(inputs)
+        server.wait_for(lambda s: len(s.requests) == 3)
+        return inputs
+
+    server.models["m"] = first_when_all_are_there
+    results = client.stream("m", ({"n": n} for n in range(3)), max_in_flight=3, timeout_ms=600_000)
+    assert next(results) == {"n": 0}
+    connection: Any = client._link._only.connection  # type: ignore[union-attr]
+    forget(results)
+    del results
+    Background(collect).result()
+    server.wait_for(lambda s: len(s.cancelled) == 2)
+    assert no_stream_goes_on()
+
+
+def test_leaving_a_stream_needs_no_word_of_a_server_that_hangs() -> None:
+    """Nothing comes any more, and whoever waits for that notices that its call has been taken back."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, Client(f"inferd://127.0.0.1:{listener.getsockname()[1]}") as client:
+        connecting = Background(client.models)
+        hanging, _ = greeted(listener)
+        connecting.result()
+        conversation: Any = client._link._only.connection.conversation  # type: ignore[union-attr]
+
+        def source() -> Iterator[dict[str, Any]]:
+            yield from ({"n": n} for n in range(4))
+            until_true(lambda: len(conversation._pending) == 4)
+            raise ZeroDivisionError
+
+        with hanging:
+            with pytest.raises(ZeroDivisionError):
+                list(client.stream("m", source(), timeout_ms=600_000))
+            assert no_stream_goes_on()
 
 
 # ---- closing

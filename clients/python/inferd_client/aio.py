@@ -164,7 +164,8 @@ class AsyncClient(BaseClient):
             if call.state == DONE and (call.error is None or not call.error.retryable):
                 call.answer()
                 return
-            await self._link.pause(backoff_s(attempt, random.random()))
+            pause_s = backoff_s(attempt, random.random())
+            await self._link.pause(min(pause_s, call.deadline - monotonic()))
             attempt += 1
             call.again()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from contextlib import suppress
 from time import monotonic
 from typing import cast
@@ -23,10 +24,12 @@ GATHER_BYTES = 64 * 1024
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A conversation on a transport, for any number of tasks. `ended` is done when the transport is."""
+    """A conversation on a transport over `sock`, for any number of tasks. `ended` is done when the transport is."""
 
-    def __init__(self, address: Address, hello: Hello, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sock: socket.socket, address: Address, hello: Hello, loop: asyncio.AbstractEventLoop) -> None:
         self.conversation = Conversation(str(address), hello)
+        self._sock = sock
+        self._pid = os.getpid()
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -38,7 +41,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        set_tcp_options(transport.get_extra_info("socket"))
+        set_tcp_options(self._sock)
         self._transport.write(self.conversation.hello())
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -139,9 +142,13 @@ class Connection(asyncio.BufferedProtocol):
         self.abort()
 
     def abort(self) -> None:
-        """Drops the connection."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Drops the connection, with what is not written yet."""
+        if self._transport is None or self._pid != os.getpid():
+            return  # a forked child leaves its parent's alone
+        # Closing alone would not end it while a forked child has a copy of the socket.
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._transport.abort()
 
     def _settle(self) -> None:
         """Wakes the callers whose calls have changed and writes what the conversation wants said."""
@@ -157,7 +164,10 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._write([frame])
         if not conversation.usable and conversation.idle and self._transport is not None:
-            self._transport.close()
+            if conversation.silent:
+                self.abort()  # nobody may be there to take what is not written yet
+            else:
+                self._transport.close()
 
     def _write(self, buffers: list[Buffer]) -> None:
         transport = self._transport

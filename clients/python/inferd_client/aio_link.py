@@ -22,7 +22,7 @@ from inferd.wire.messages import Hello
 from inferd_client.aio_connection import Connection
 from inferd_client.base import connect_failed, connect_problem
 from inferd_client.call import Call
-from inferd_client.endpoints import Endpoint, Endpoints, Waiter
+from inferd_client.endpoints import FULL_QUEUE_S, Endpoint, Endpoints, Waiter
 from inferd_client.retry import RetryBudget
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Link:
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._endpoints: Endpoints[Connection] = Endpoints(addresses)
         self._only = self._endpoints.all[0] if len(addresses) == 1 else None
+        self._there: set[Connection] = set()  # whose transports have not ended
         self._dialing: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Future[None]] = set()  # callers, until an attempt to connect has ended
         self._pausing: set[asyncio.Future[None]] = set()  # callers, before they try again
@@ -110,7 +111,7 @@ class Link:
         for dialing in self._dialing:
             dialing.cancel()
             ending.append(dialing)
-        for connection in self._endpoints.connections():
+        for connection in self._there:
             connection.close()
             ending.append(connection.ended)
         if ending:
@@ -119,13 +120,13 @@ class Link:
     def _move_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """The connections of another loop, or of the process this one was forked from, are not for here."""
         if self._home is not None and self._home[0] != os.getpid():
-            _of_the_parent.append((self._endpoints, self._dialing, self._waiting, self._pausing))
+            _of_the_parent.append((self._endpoints, self._there, self._dialing, self._waiting, self._pausing))
             self.budget = RetryBudget()
         known = self._endpoints.known
         self._endpoints = Endpoints(self._addresses)
         self._endpoints.known = known
         self._only = self._endpoints.all[0] if len(self._addresses) == 1 else None
-        self._dialing, self._waiting, self._pausing = set(), set(), set()
+        self._there, self._dialing, self._waiting, self._pausing = set(), set(), set(), set()
         self._home = (os.getpid(), loop)
 
     async def _dial(self, endpoint: Endpoint[Connection], loop: asyncio.AbstractEventLoop) -> None:
@@ -146,16 +147,21 @@ class Link:
             _wake(self._waiting)
 
     async def _connect(self, address: Address, loop: asyncio.AbstractEventLoop) -> Connection:
-        connection = Connection(address, self._hello(), loop)
+        hello, there = self._hello(), self._there
         try:
-            timeout_s = self._connect_timeout_ms / 1000
+            timeout_s = max(self._connect_timeout_ms / 1000, 0.001)  # no time at all would mean: do not try
             async with asyncio.timeout(timeout_s):
                 if address.path:
-                    await loop.create_unix_connection(lambda: connection, address.path)
+                    sock = await _connected_unix(address.path)
+                    connection = Connection(sock, address, hello, loop)
+                    await loop.create_unix_connection(lambda: connection, sock=sock)
                 else:
                     sock = await _connected(loop, address.host, address.port, timeout_s)
+                    connection = Connection(sock, address, hello, loop)
                     tls, name = (self._tls, address.host) if address.tls else (None, None)
                     await loop.create_connection(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
+                there.add(connection)
+                connection.ended.add_done_callback(lambda _: there.discard(connection))
                 await connection.greet()
         except OSError as error:
             raise connect_failed(address, error) from error
@@ -182,6 +188,25 @@ def _wake(waiting: set[asyncio.Future[None]]) -> None:
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+async def _connected_unix(path: str) -> socket.socket:
+    """A socket that is connected to `path`.
+
+    The loops take it for connected while the server's queue of connections is full, or give up at once.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(path)
+                return sock
+            except BlockingIOError:
+                await asyncio.sleep(FULL_QUEUE_S)
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int, timeout_s: float) -> socket.socket:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferd.errors import ConfigError, ProtocolError, RequestError, make
 from inferd.wire.messages import STANDARD, Infer, checked_supersede
-from inferd.wire.tensor import ITEM_BYTES, Tensor, aligned, layout
+from inferd.wire.tensor import ITEM_BYTES, Tensor, aligned, layout, parse_table
 from inferd.wire.values import pack_values, unpack_values
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Plan:
         self._message = Infer(model, self.table, self.tensor_end, rows, None, priority, None, timing)
         self._headers: dict[tuple[int, str | None], bytes] = {}
         self.model = model
-        # The server's own check, before anything is sent. What passes makes a header of 12 KiB at most.
+        # The server's own check, before anything is sent. What passes makes a header of 12 KiB at most; the table goes
+        # first, because a header with too long a one cannot even be read.
+        parse_table([tensor.row() for tensor in self.table], "inputs")
         Infer.unpack(self._message.pack())
 
     def header(self, deadline_ms: int, supersede: str | None = None) -> bytes:

@@ -15,12 +15,13 @@ the role if that is free, and reads while it waits to write.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from threading import TIMEOUT_MAX, Lock
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from inferd.errors import InferdError, make
@@ -29,7 +30,7 @@ from inferd.wire.messages import Hello
 from inferd_client.call import DONE, GRANTED, MOVED, SENT, WAITING, Call
 from inferd_client.codec import Buffer
 from inferd_client.core import Conversation
-from inferd_client.endpoints import set_tcp_options
+from inferd_client.endpoints import FULL_QUEUE_S, set_tcp_options
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 # How long a thread that has the role, and a call that is not sent yet, waits for bytes before it looks whether another
 # thread has changed its call: superseded it, or given a credit back.
 CHECK_CALL_S = 0.01
+# The same for a call that is sent: another thread may have taken it back, and a server that hangs says nothing to that.
+CHECK_SENT_S = 0.5
 # How long a blocked sender leaves the reading to another thread before it looks whether that thread still does it.
 # Only answers that nobody waits for any more can be left lying that long.
 CHECK_ROLE_S = 0.1
@@ -52,8 +55,7 @@ def dial(address: Address, timeout_s: float, tls: SSLContext | None = None) -> s
     if address.path:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(_share_s(deadline))
-            sock.connect(address.path)
+            _connect_unix(sock, address.path, deadline)
         except BaseException:
             sock.close()
             raise
@@ -71,6 +73,19 @@ def dial(address: Address, timeout_s: float, tls: SSLContext | None = None) -> s
             raise
     sock.setblocking(False)
     return sock
+
+
+def _connect_unix(sock: socket.socket, path: str, deadline: float) -> None:
+    """Unlike with TCP, the system does not wait while the server's queue of connections is full."""
+    while True:
+        sock.settimeout(_share_s(deadline))
+        try:
+            sock.connect(path)
+            return
+        except BlockingIOError as error:
+            if monotonic() >= deadline:
+                raise TimeoutError from error
+            sleep(FULL_QUEUE_S)
 
 
 def _connect_tcp(address: Address, deadline: float) -> socket.socket:
@@ -109,6 +124,7 @@ class Connection:
     def __init__(self, sock: socket.socket | TlsSocket, address: Address, hello: Hello) -> None:
         self.conversation = Conversation(str(address), hello)
         self._sock = sock
+        self._pid = os.getpid()
         # How many bytes are decrypted already, so that poll() says nothing of them.
         self._pending: Callable[[], int] = getattr(sock, "pending", lambda: 0)
         self._mutex = Lock()
@@ -129,10 +145,10 @@ class Connection:
             if greeting.error is not None:
                 raise greeting.error
         except BaseException:
-            self._sock.close()
+            self._end()
             raise
         if greeting.state != DONE:
-            self._sock.close()
+            self._end()
             return False
         return True
 
@@ -187,7 +203,7 @@ class Connection:
         with self._mutex:
             self._users -= 1
             if not self._users and not self.conversation.usable:
-                self._sock.close()
+                self._end()
 
     def cancel(self, call: Call) -> None:
         """Takes back a call that another thread waits for here; it raises Cancelled."""
@@ -205,7 +221,7 @@ class Connection:
                 # This wakes the thread in poll(); closing would not, and its number could be reused under it.
                 self._hang_up()
             else:
-                self._sock.close()
+                self._end()
 
     def forget(self) -> None:
         """Drops the copy of a socket that belongs to the process this one was forked from."""
@@ -301,8 +317,15 @@ class Connection:
                     self._hand_over()
 
     def _hang_up(self) -> None:
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+        """Ends the connection for all who have the socket. A forked child leaves its parent's alone."""
+        if self._pid == os.getpid():
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _end(self) -> None:
+        """Closing alone would not end the connection while a forked child has a copy of the socket."""
+        self._hang_up()
+        self._sock.close()
 
     def _break_off(self) -> None:
         """Something was raised (by a signal's handler, say) between the socket and the books. How many bytes have gone
@@ -338,7 +361,7 @@ class Connection:
             if not call.promoted and not self._follow(call):
                 return
             poll = self._readable.poll
-            patience_s = MAX_WAIT_S if state == SENT else CHECK_CALL_S
+            patience_s = CHECK_SENT_S if state == SENT else CHECK_CALL_S
             while call.state == state:
                 remaining = call.deadline - monotonic()
                 if remaining <= 0:

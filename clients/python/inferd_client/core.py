@@ -346,6 +346,9 @@ class Conversation:
 
     def _on_answer(self, frame: Frame) -> None:
         call = self._answered(frame)
+        received_apart = frame is self._expected
+        if received_apart:
+            self._expected = None  # also where its caller has given up meanwhile
         if call is None:
             return
         error: ProtocolError | None = None
@@ -354,9 +357,7 @@ class Conversation:
         elif frame.type != ANSWERS[call.kind]:
             answer = f.TYPE_NAMES[frame.type]
             error = ProtocolError(f"{self.address} answered {f.TYPE_NAMES[call.kind]} with {answer}")
-        elif frame is self._expected:
-            self._expected = None
-        elif frame.payload is not None:
+        elif frame.payload is not None and not received_apart:
             # It lies in the receive buffer, which the next read overwrites.
             frame.payload = memoryview(bytearray(frame.payload))
         self._finish(call, frame, error)

@@ -27,6 +27,10 @@ from inferd_client.retry import asked_pause_s, backoff_s
 # A connection that lived this long was a good one: it is dialled again without a pause.
 GOOD_CONNECTION_S = 2.0
 
+# The system does not wait for room in a Unix socket's queue of connections, as it does with TCP: so long until it is
+# tried again. A listener takes far less for each.
+FULL_QUEUE_S = 0.01
+
 # Whether a caller waits for a connection as long as it has time: never (one attempt at each address, then it is told),
 # once a server has answered (before, the address is wrong or nobody has started the server), always.
 NEVER, ONCE_KNOWN, ALWAYS = range(3)
@@ -160,12 +164,16 @@ class Endpoints(Generic[C]):
     def due(self, now: float, waiter: Waiter) -> list[Endpoint[C]]:
         """The endpoints to be dialled now; they count as being dialled from here on."""
         found = []
-        for endpoint, failures in zip(self.all, waiter.failures, strict=True):
+        for endpoint in self.all:
             endpoint.retire(now, self._jitter())
+        served = any(endpoint.usable for endpoint in self.all)
+        for endpoint, failures in zip(self.all, waiter.failures, strict=True):
             if endpoint.dialing or endpoint.connection is not None:
                 continue
-            # Who will not wait gets an attempt of its own: what failed a moment ago may be there now.
-            eager = endpoint.problem is not None and endpoint.failures == failures and not self._is_patient(waiter)
+            # Who will not wait gets an attempt of its own, unless it has another connection: what failed a moment ago
+            # may be there now.
+            unheard = endpoint.problem is not None and endpoint.failures == failures
+            eager = unheard and not served and not self._is_patient(waiter)
             if eager or now >= endpoint.not_before:
                 endpoint.dialing = True
                 found.append(endpoint)

@@ -82,9 +82,9 @@ class Link:
 
     def cancel(self, call: Call) -> None:
         """Takes a call back that another thread waits for, or will: wherever it is, it ends with Cancelled."""
-        if self._pid != os.getpid():
-            return  # it is the parent's call
         call.cancelled = True
+        if self._pid != os.getpid():
+            self._leave_parent()
         with self._changed:
             connections = self._endpoints.connections()
             self._changed.notify_all()
@@ -118,18 +118,27 @@ class Link:
             if hopeless is not None:
                 raise copy.copy(hopeless) from hopeless  # one of its own for every caller: errors collect tracebacks
             now = monotonic()
-            for endpoint in endpoints.due(now, waiter):
-                try:
-                    Thread(target=self._dial, args=(endpoint,), name="inferd-connect", daemon=True).start()
-                except RuntimeError as error:  # too many threads, or the interpreter is ending
-                    problem = make("CONNECT_FAILED", address=endpoint.address, problem=error)
-                    endpoints.failed(endpoint, problem, now)
+            self._start_dialing(endpoints.due(now, waiter), now)
             connection = endpoints.choose(call, avoid)
             if connection is not None:
                 return connection
             if now >= call.deadline:
                 raise call.time_up(endpoints.problem) from endpoints.problem
             self._changed.wait(lock_timeout_s(min(call.deadline, endpoints.next_due())))
+
+    def _start_dialing(self, due: list[Endpoint[Connection]], now: float) -> None:
+        try:
+            for endpoint in due:
+                try:
+                    Thread(target=self._dial, args=(endpoint,), name="inferd-connect", daemon=True).start()
+                except RuntimeError as error:  # too many threads, or the interpreter is ending
+                    problem = make("CONNECT_FAILED", address=endpoint.address, problem=error)
+                    self._endpoints.failed(endpoint, problem, now)
+        except BaseException:
+            # start() waits for its thread, and was interrupted. Which of them dial nobody knows: others may, too.
+            for endpoint in due:
+                endpoint.dialing = False
+            raise
 
     def _dial(self, endpoint: Endpoint[Connection]) -> None:
         try:
@@ -140,8 +149,10 @@ class Link:
                 self._changed.notify_all()
             return
         with self._changed:
-            self._endpoints.connected(endpoint, connection, monotonic())
-            unwanted = self._closed or not connection.conversation.usable  # GOAWAY can come right behind WELCOME
+            unwanted = self._closed or endpoint.usable
+            if not unwanted:
+                self._endpoints.connected(endpoint, connection, monotonic())
+                unwanted = not connection.conversation.usable  # GOAWAY can come right behind WELCOME
             self._changed.notify_all()
         if unwanted:
             connection.close()

@@ -111,19 +111,13 @@ class Client(BaseClient):
         taken. `timeout_ms` is for each item. An item that fails raises in its place what `infer` raises; that, or
         leaving the loop, cancels those behind it.
         """
-        from concurrent.futures import Future, ThreadPoolExecutor
+        from concurrent.futures import Future  # only here, because few need it
+
+        from inferd_client.stream import StreamThreads
 
         checked_count("max_in_flight", max_in_flight, 1)
-        running: set[Call] = set()
-
-        def run(call: Call) -> Result:
-            try:
-                return self._call(call)
-            finally:
-                running.discard(call)
-
         waiting: deque[Future[Result]] = deque()
-        threads = ThreadPoolExecutor(max_in_flight, "inferd-stream")
+        threads = StreamThreads(self._call, self._link.cancel)
         try:
             for item in inputs:
                 try:
@@ -135,16 +129,13 @@ class Client(BaseClient):
                     failed.set_exception(error)
                     waiting.append(failed)
                     break
-                running.add(call)
-                waiting.append(threads.submit(run, call))
+                waiting.append(threads.submit(call))
                 while waiting and (len(waiting) >= max_in_flight or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            for call in tuple(running):
-                self._link.cancel(call)
+            threads.leave()
 
     def models(self) -> list[dict[str, Any]]:
         """The models served, as the server described them when it was connected to.

@@ -22,6 +22,7 @@ What a server can do to its clients, it does when it is told:
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Condition, Lock, Thread
@@ -146,16 +147,19 @@ class FakeServer:
 
     def ping(self, ping_id: int) -> None:
         """Sends every client a PING; their answers come into `pongs`."""
-        self._tell(f.PING, BARE, ping_id)
+        for session in self._greeted():
+            session.post(f.PING, BARE, ping_id)
 
     def grant(self, credits: int) -> None:
         """Tells every client how many requests it may have unanswered from now on."""
         self.credits = credits
-        self._tell(f.CREDIT)
+        for session in self._greeted():
+            session.post(f.CREDIT)
 
     def fail(self, error: RequestError) -> None:
         """Tells every client why its connection ends, and ends it."""
-        self._tell(f.ERROR, Error.of(error))
+        for session in self._greeted():
+            session.send(f.ERROR, Error.of(error))
         self.drop()
 
     def wait_for(self, condition: Callable[[Self], bool], timeout_ms: float = 10_000) -> None:
@@ -177,10 +181,6 @@ class FakeServer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-
-    def _tell(self, kind: int, message: Message = BARE, request_id: int = 0) -> None:
-        for session in self._greeted():
-            session.send(kind, message, request_id)
 
     def _greeted(self) -> list[Session]:
         with self._changed:
@@ -214,8 +214,9 @@ class Session:
         self._sock = sock
         self._peer = Peer(SERVER, Limits(payload_bytes=server.payload_bytes))
         self._writing = Lock()
+        self._posted: deque[tuple[int, bytes]] = deque()  # types and frames, to be written between others
         self._in_flight: set[int] = set()
-        self._leaving = False
+        self._leaving = False  # whether GOAWAY has been said
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -252,9 +253,13 @@ class Session:
 
     def leave(self) -> None:
         """Says GOAWAY, and ends the connection when nothing is in flight."""
-        head = self._peer.send(f.GOAWAY, GoAway(), credits=self._server.credits)
-        self._leaving = True
-        self._write([head])
+        self.post(f.GOAWAY, GoAway())
+
+    def post(self, kind: int, message: Message = BARE, request_id: int = 0) -> None:
+        """Sends a message, or leaves that to whoever is writing: a large answer may wait until it is read by the very
+        thread that is here, where the client's event loop is the test's."""
+        self._posted.append((kind, self._peer.send(kind, message, request_id, credits=self._server.credits)))
+        self._write_posted()
 
     def send(self, kind: int, message: Message = BARE, request_id: int = 0, values: Any = None) -> None:
         """Sends a message; `values`, if any, are its payload."""
@@ -266,16 +271,31 @@ class Session:
     def _write(self, buffers: list[Buffer], answers: int = 0) -> None:
         """Writes a frame; one that `answers` a request only if that has no answer yet."""
         with self._writing, suppress(OSError):
-            if answers:
-                if answers not in self._in_flight:
-                    return
-                self._in_flight.remove(answers)
-            if sum(map(len, buffers)) <= JOIN_BYTES:
-                buffers = [b"".join(buffers)]
-            for buffer in buffers:
-                self._sock.sendall(buffer)
-            if self._leaving and not self._in_flight:
-                self._sock.shutdown(socket.SHUT_RDWR)
+            if not answers or answers in self._in_flight:
+                self._in_flight.discard(answers)
+                if sum(map(len, buffers)) <= JOIN_BYTES:
+                    buffers = [b"".join(buffers)]
+                for buffer in buffers:
+                    self._sock.sendall(buffer)
+                self._end_if_over()
+        self._write_posted()
+
+    def _write_posted(self) -> None:
+        """Writes what is posted. Whoever is writing looks here again afterwards, so nothing is left behind."""
+        while self._posted and self._writing.acquire(blocking=False):
+            try:
+                with suppress(OSError):
+                    while self._posted:
+                        kind, head = self._posted.popleft()
+                        self._leaving |= kind == f.GOAWAY
+                        self._sock.sendall(head)
+                    self._end_if_over()
+            finally:
+                self._writing.release()
+
+    def _end_if_over(self) -> None:
+        if self._leaving and not self._in_flight:
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _on_frame(self, frame: Frame) -> None:
         server, request_id = self._server, frame.request_id
