@@ -98,6 +98,8 @@ def _row(found: Configuration, name: str) -> tuple[str, str, str]:
     value = setting.shown(getattr(found.settings, name))
     if name == "listen" and not found.settings.listen:
         value = f"inferd://127.0.0.1:{DEFAULT_PORT}, inferd+unix://{default_socket_path()}"
+    if name == "web" and found.settings.web is not None:
+        value = str(found.settings.web).removeprefix("inferd://")  # as it is written in the file
     return setting.place, value, found.origins[name]
 
 

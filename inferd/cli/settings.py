@@ -85,6 +85,7 @@ def sources(path: str, models: tuple[str, ...], options: tuple[str, ...], flags:
 def look(settings: Settings) -> Iterator[Contradiction]:
     """What is wrong with the files that settings name: tokens and certificates."""
     # Imported here so that other verbs do not wait for them.
+    from inferd.serve.secret import located
     from inferd.serve.tls import server_context
     from inferd.serve.tokens import read_tokens
 
@@ -93,7 +94,11 @@ def look(settings: Settings) -> Iterator[Contradiction]:
             read_tokens(settings.tokens)
         except ConfigError as error:
             yield Contradiction(("tokens",), str(error))
-    if settings.tls_cert and settings.tls_key:
+    papers = {name: getattr(settings, name) for name in ("tls_cert", "tls_key", "tls_client_ca")}
+    missing = [name for name, path in papers.items() if path and not os.path.exists(located(path))]
+    for name in missing:
+        yield Contradiction((name,), f"{name} {papers[name]}: there is no such file; put it there, or name another")
+    if settings.tls_cert and settings.tls_key and not missing:
         try:
             server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         except ConfigError as error:
@@ -104,4 +109,10 @@ def look(settings: Settings) -> Iterator[Contradiction]:
 
 def configuration(said: Sources, look: Look = look) -> Configuration:
     """Reads and checks everything, the files that settings name included. Raises ConfigError with all mistakes."""
-    return read(said, look)
+    try:
+        return read(said, look)
+    except FileNotFoundError as error:
+        if os.stat(".").st_nlink:
+            raise
+        why = "the folder that this was started in has been deleted, and a path is seen from it; go to another one"
+        raise ConfigError(why) from error

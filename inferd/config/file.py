@@ -210,15 +210,18 @@ class ConfigFile:
         if model.target == FOLDER_TARGET and options:
             self._wrong("a Hugging Face folder takes no options", *at, "options")
         if "sha256" in table:
-            self._check_pin(model, sha256, *at, "sha256")
+            sha256 = self._pin(model, sha256, *at, "sha256")
         return ModelConfig(name, model.target, {**model.options, **options}, sha256)
 
-    def _check_pin(self, model: ModelConfig, sha256: Any, *at: str) -> None:
+    def _pin(self, model: ModelConfig, sha256: Any, *at: str) -> str:
+        """The pin; "" for what is none, which is not to be compared with any file."""
         if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
             said = f"text of {len(sha256)}" if isinstance(sha256, str) else described(sha256)
             self._wrong(f"sha256 must be 64 of the digits 0-9 and a-f, as sha256sum prints them, not {said}", *at)
-        elif not model.pinned:
+            return ""
+        if not model.pinned:
             self._wrong("sha256 pins the file of file.py:Name or the weights of hf:FOLDER; this target is neither", *at)
+        return sha256
 
     def _check_option(self, key: str, value: Any, at: tuple[str | int, ...]) -> None:
         if len(at) == 4 and not key.isidentifier():

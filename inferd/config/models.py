@@ -222,6 +222,8 @@ def _check_format(target: str, module: str) -> None:
 
 def _check_module(target: str, module: str, attribute: str) -> None:
     """What is no file.py is looked for as a module, and nobody would find the path of a file among those."""
+    if attribute and module and not attribute.isidentifier():
+        raise ConfigError(f"{target!r} is no model: {attribute!r} is no name of Python's; write file.py:Name")
     if not attribute or module.endswith(".py"):
         return
     if "/" in module:

@@ -15,6 +15,7 @@ from inferd.config import SETTINGS
 from tests.cli.test_cli_serve import serving
 
 ROOT = Path(__file__).parents[2]
+FIVE = ("nope.pem", "nokey.pem", "noca.pem", "64 of the digits", "'1Score'")
 BAD = "[limits]\nslab_mb = 5\n[log]\nlevel = 'loud'\n"
 
 
@@ -40,6 +41,50 @@ def test_check_says_all_that_is_wrong(inferd, folder: Path) -> None:
     assert inferd("config", "check", "inferd.toml") == (0, "inferd.toml: nothing is wrong. It serves ner\n", "")
     said = inferd("config", "check", "nothing.toml")
     assert said.code == 78 and said.err.startswith("nothing.toml: No such file") and said.err.count("\n") == 1
+
+
+def test_check_says_each_file_that_is_missing_and_each_mistake_once(inferd, folder: Path) -> None:
+    """With its line; what is no pin is not compared with the file as well."""
+    (folder / "score.py").write_text("class Score: ...\n")
+    (folder / "inferd.toml").write_text(
+        """listen = ["inferds://127.0.0.1:0"]
+[tls]
+cert = "nope.pem"
+key = "nokey.pem"
+client_ca = "noca.pem"
+[models.a]
+target = "score.py:Score"
+sha256 = "abc"
+[models.b]
+target = "score.py:1Score"
+"""
+    )
+    said = inferd("config", "check", "inferd.toml").err.splitlines()
+    assert [(line.partition(" ")[0], word in line) for line, word in zip(said, FIVE, strict=True)] == [
+        ("inferd.toml:3:", True),
+        ("inferd.toml:4:", True),
+        ("inferd.toml:5:", True),
+        ("inferd.toml:8:", True),
+        ("inferd.toml:10:", True),
+    ], said
+
+
+def test_a_folder_that_is_gone_is_a_sentence(inferd, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for verb in (("serve", "score.py:Score"), ("config", "check", "x.toml"), ("config", "show", "a.py:A")):
+        said = inferd(*verb)
+        assert said.code == 78 and "has been deleted" in said.err and said.err.count("\n") == 1, said
+
+
+def test_what_show_says_of_the_gateway_can_be_written_into_the_file(inferd, folder: Path) -> None:
+    (folder / "inferd.toml").write_text('[web]\nlisten = "127.0.0.1:7480"\n')
+    [line] = [
+        line for line in inferd("config", "show", "--config", "inferd.toml").out.splitlines() if "web.listen" in line
+    ]
+    assert line.split()[1] == "127.0.0.1:7480"
 
 
 def test_check_is_about_the_file_alone(inferd, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +246,9 @@ def test_the_example_is_right(inferd, folder: Path) -> None:
     (folder / "tokens").chmod(0o600)
     said = inferd("config", "check", "inferd.toml").err.splitlines()
     # The certificate is the reader's own to bring.
-    assert [line for line in said if "no listener speaks TLS" not in line and "cert.pem" not in line] == []
+    assert [
+        line for line in said if "no listener speaks TLS" not in line and ".pem: there is no such" not in line
+    ] == []
     for setting in SETTINGS.values():
         assert f"{setting.key} = " in text, f"{setting.place} is not in the example"
 

@@ -100,8 +100,12 @@ def test_errors(client: Any) -> None:
     with pytest.raises(ResourceExhausted) as caught:
         client.infer("refuse", {"reason": "SLAB_FULL", "fields": {}})
     assert caught.value.reason == "SLAB_FULL" and caught.value.retryable and caught.value.request_id == 5
-    with pytest.raises(InvalidArgument, match="timeout_ms"):
-        client.infer("echo", {}, timeout_ms=float("nan"))
+    for no_time in (float("nan"), "soon"):
+        with pytest.raises(InvalidArgument, match="timeout_ms"):
+            client.infer("echo", {}, timeout_ms=no_time)
+    for no_inputs in (None, [1], "text"):
+        with pytest.raises(InvalidArgument, match="'inputs' must be a map"):
+            client.infer("echo", no_inputs)
 
 
 def test_a_payload_over_the_limit(another: Pair) -> None:

@@ -103,7 +103,11 @@ class BaseClient:
 
 def checked_timeout(name: str, timeout_ms: float) -> float:
     """`timeout_ms`, which must be finite. Zero or less is legal: a budget that is used up already."""
-    if not math.isfinite(timeout_ms):
+    try:
+        is_time = math.isfinite(timeout_ms)
+    except TypeError:
+        is_time = False
+    if not is_time:
         raise make("FIELD_VALUE", field=name, problem="must be a finite number of milliseconds")
     return timeout_ms
 

@@ -149,10 +149,14 @@ def encode(
 
 def split(inputs: Mapping[str, Any]) -> tuple[list[Row], list[memoryview | None], dict[str, Any]]:
     """The tensors' rows, their bytes (None: there are none), and the values of `inputs`."""
+    try:
+        items = inputs.items()
+    except AttributeError:
+        raise make("FIELD_TYPE", field="inputs", expected="a map from names to tensors and values") from None
     signature: list[Row] = []
     data: list[memoryview | None] = []
     values: dict[str, Any] = {}
-    for name, value in inputs.items():
+    for name, value in items:
         if not isinstance(name, str):
             raise make("FIELD_TYPE", field=name, expected="a name, which is text")
         if type(value) in PLAIN:
