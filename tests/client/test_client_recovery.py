@@ -110,7 +110,7 @@ def test_calls_wait_for_a_server_that_comes_back(client: Any, server: FakeServer
     """As long as they have time; those that have less are told why."""
     client.infer("echo", {})
     server.stop()
-    hasty = Background(lambda: client.infer("echo", {}, timeout_ms=150))
+    hasty = Background(lambda: client.infer("echo", {}, timeout_ms=500))
     patient = [Background(lambda n=n: client.infer("echo", {"n": n})) for n in range(5)]  # type: ignore[misc]
     with pytest.raises(DeadlineExceeded, match=r"waiting for a connection \(cannot connect to") as caught:
         hasty.result()
