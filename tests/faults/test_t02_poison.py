@@ -16,10 +16,9 @@ def test_a_poison_costs_two_workers_and_no_neighbour(world: World) -> None:
     """Each is POISONED after at most two deaths; every innocent that shared a batch with it is answered."""
     rounds = world.scale(2, 20)
     served = world.serve(told(pause_s=0.02), workers=2)
-    deaths = 0
     took = []
     with world.caller(served) as innocent, world.caller(served) as guilty:
-        for _ in range(rounds):
+        for poisons in range(1, rounds + 1):
             calls = [innocent.send() for _ in range(4)]
             poison = guilty.send(models.SEGFAULT)
             calls += [innocent.send() for _ in range(4)]
@@ -27,9 +26,9 @@ def test_a_poison_costs_two_workers_and_no_neighbour(world: World) -> None:
             guilty.finish()
             assert poison.outcome == "POISONED" and poison.error is not None and not poison.error.retryable
             assert [call.outcome for call in calls] == ["RESULT"] * 8
-            now = sum(worker["deaths"] for worker in served.status()["workers"])
-            assert now - deaths <= 2
-            deaths = now
+            # In all, because a status may be 10 ms old: it can be one short, and the next is not three more.
+            deaths = sum(worker["deaths"] for worker in served.status()["workers"])
+            assert deaths <= 2 * poisons
             took.append(poison.took_s)
     assert served.log("request_poisoned")
     assert not served.log("worker_unhealthy"), "the workers are not to blame"
@@ -42,9 +41,8 @@ def test_poison_in_preprocess_costs_nobody_else_an_answer(world: World) -> None:
     """It kills the worker while that prepares it beside somebody else's batch: they are not taken for the culprits."""
     rounds = world.scale(2, 20)
     served = world.serve(told("ToldAhead", pause_s=0.03), workers=1)
-    deaths = 0
     with world.caller(served) as innocent, world.caller(served) as guilty:
-        for _ in range(rounds):
+        for poisons in range(1, rounds + 1):
             calls = [innocent.send() for _ in range(3)]
             world.until(lambda: any(w["state"] == "busy" for w in served.status()["workers"]), every_s=0.001)
             poison = guilty.send(models.SEGFAULT)
@@ -54,8 +52,7 @@ def test_poison_in_preprocess_costs_nobody_else_an_answer(world: World) -> None:
             assert poison.outcome == "POISONED", poison
             assert [call.outcome for call in calls] == ["RESULT"] * 7
             [worker] = served.status()["workers"]
-            assert worker["deaths"] - deaths <= 2
-            deaths = worker["deaths"]
+            assert worker["deaths"] <= 2 * poisons
     world.report("poisons in preprocess", rounds, "")
 
 
