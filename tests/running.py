@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +15,16 @@ from inferd.config import ModelConfig, Settings
 from inferd.serve.engine import Engine
 from inferd.serve.executor import Executor
 from inferd.serve.listener import Listener
-from inferd.serve.process import ProcessExecutor
 from inferd.wire.address import Address
+from tests.kept import KeptForkServer
 
 # `make gpu-test` runs the same tests with the workers on a GPU.
 DEVICE = os.environ.get("INFERD_TEST_DEVICE", "cpu")
 DOUBLES = Path(__file__).with_name("doubles.py")
 T = TypeVar("T")
+
+# Threads that outlive the daemons in them, for the fork servers that are kept.
+_threads = ThreadPoolExecutor(thread_name_prefix="daemon")
 
 
 def double(name: str, **options: Any) -> ModelConfig:
@@ -77,7 +81,7 @@ def running(
 
             runs = InlineExecutor()
         else:
-            runs = ProcessExecutor(chosen)
+            runs = KeptForkServer(chosen)
         engine = Engine(chosen, runs)
         listener = Listener(engine)
         stop = asyncio.Event()
@@ -105,8 +109,7 @@ def running(
         finally:
             started.set()
 
-    thread = threading.Thread(target=run, name="daemon")
-    thread.start()
+    ended = _threads.submit(run)
     started.wait()
     try:
         if "error" in box:
@@ -115,6 +118,6 @@ def running(
     finally:
         if "daemon" in box:
             box["daemon"]._loop.call_soon_threadsafe(box["stop"].set)
-        thread.join(20)
+        ended.result(20)
     if "error" in box:
         raise box["error"]

@@ -168,6 +168,7 @@ def _run(settings: Settings, executor: str, reread: Callable[[], Settings], noti
         uvloop.run(serve_daemon(settings, runs, on_ready, reread, notifier))
     finally:
         said.flush()
+        log.flush()  # before the sentence that says why it ends, which is the last
 
 
 def _try_next(settings: Settings, addresses: list[Address]) -> str:

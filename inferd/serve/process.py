@@ -269,20 +269,24 @@ class ProcessExecutor:
             return
         if not process.pid:
             process.unwanted = True
-            process.patience = self._loop.call_later(FORK_TIMEOUT_S, self._end_fork_server)
+            process.patience = self._loop.call_later(FORK_TIMEOUT_S, self._replace_fork_server)
         elif process.pidfd >= 0:
             try:
                 signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # it has ended by itself
 
-    def _end_fork_server(self) -> None:
+    def _replace_fork_server(self) -> None:
         """It stands still. Its end of file brings another one, and its workers with it."""
         log.event("fork_server_hung", level=40, pid=self._fork_server.pid)
         self._fork_server.kill()
 
     async def close(self) -> None:
         self._closing = True
+        await self._end_workers()
+        await self._end_fork_server()
+
+    async def _end_workers(self) -> None:
         for worker in list(self._processes):
             self.send(worker, b.pack(b.STOP))
         pidfds = [process.pidfd for process in self._processes.values() if process.pidfd >= 0]
@@ -290,6 +294,8 @@ class ProcessExecutor:
         for worker in list(self._processes):
             self.kill(worker)
             self._forget(worker)
+
+    async def _end_fork_server(self) -> None:
         if self._control.fileno() >= 0:  # the fork server may have ended by itself
             self._loop.remove_reader(self._control)
             self._control.close()  # its end of file, and so its end

@@ -333,7 +333,7 @@ class Workers:
         self._events.serving(self._pool.serving)
         self._lost_at[worker] = now
         if not self._all_ready.done():
-            self._all_ready.set_exception(ModelLoadError(_ended_loading(worker, status)))
+            self._fail_start(ModelLoadError(_ended_loading(worker, status)))
             return
         self._loop.call_later(pause_s, self._spawn, place)
         if self._pool.idle is not None:
@@ -393,7 +393,11 @@ class Workers:
         if coming is not None:
             coming.failed(error)
         elif not self._all_ready.done():
-            self._all_ready.set_exception(error)
+            self._fail_start(error)
+
+    def _fail_start(self, error: InferdError) -> None:
+        self._closing = True  # a worker that ends before `close` is called gets no successor
+        self._all_ready.set_exception(error)
 
     def _on_ready(self, worker: Place, device: str, models: list[dict[str, Any]]) -> None:
         self._pool.loaded(worker, self._clock())
