@@ -208,8 +208,8 @@ def test_a_full_slab_refuses_and_recovers(tmp_path: Path) -> None:
     with running(tmp_path, double("Hash"), slab_mib=4, payload_mib=1) as daemon:
         stalled = []
         try:
-            for _ in range(3):
-                peer = RawPeer(daemon.url)
+            for url in (daemon.url, daemon.url, daemon.unix_url):  # the third is another client's
+                peer = RawPeer(url)
                 stalled.append(peer)
                 table, end = layout([("x", "FP32", (200_000,))])
                 head = peer.peer.send(f.INFER, Infer("hash", table, end), 1, 800_000)
