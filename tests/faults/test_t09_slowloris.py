@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,48 +17,17 @@ from inferd.wire.tensor import layout
 from tests.faults.network import hello
 from tests.faults.world import LONG, Served, World, told
 
+ROOT = Path(__file__).parents[2]
 HELLO_LIMIT_S = 5.5
 # A frame that trickles is seen to begin within a second, and to be too slow within another.
 FRAME_LIMIT_S = 5.0 + 2.5
 
 
-def slow_clients(served: Served, count: int, opening: bytes, limit_s: float, trickle: bytes = b"\xf1") -> list[float]:
+def slow_clients(served: Served, count: int, opening: bytes, limit_s: float) -> list[float]:
     """`count` connections that send `opening` and then a byte a second: after how long each was closed, in seconds."""
-    closed: list[float] = []
     host, port = served.url.removeprefix("inferd://").rsplit(":", 1)
-
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        since = time.monotonic()
-        writer.write(opening)
-
-        async def drip() -> None:
-            while True:
-                await asyncio.sleep(1.0)
-                writer.write(trickle)
-
-        dripping = asyncio.create_task(drip())
-        try:
-            async with asyncio.timeout(limit_s + 10):
-                while await reader.read(65536):
-                    pass
-        except (ConnectionError, TimeoutError):
-            pass
-        finally:
-            dripping.cancel()
-            writer.transport.abort()
-        closed.append(time.monotonic() - since)
-
-    async def main() -> None:
-        async with asyncio.TaskGroup() as group:
-            for number in range(count):
-                group.create_task(client())
-                if number % 50 == 49:
-                    await asyncio.sleep(0.05)
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    thread.join()
+    words = ["-m", "tests.faults.trickle", host, port, str(count), opening.hex(), str(limit_s)]
+    closed: list[float] = json.loads(subprocess.check_output([sys.executable, *words], cwd=ROOT))
     return closed
 
 
