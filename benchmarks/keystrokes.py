@@ -30,6 +30,7 @@ from serving import (
     stream,
     text_frame,
     virtual_frame,
+    virtual_options,
     write,
 )
 
@@ -49,16 +50,11 @@ class Case(NamedTuple):
     deadline_ms: float | None
 
 
-def virtual(alpha: float, beta: float, largest: int) -> tuple[str, ...]:
-    settings = {"alpha_ms": alpha, "beta_ms": beta, "max_batch_size": largest}
-    return tuple(word for key, value in settings.items() for word in ("--set", f"virtual.{key}={value:g}"))
-
-
 CASES = (
     Case("ner, as it is", "ner", (), None),
-    Case("virtual, α 20 β 1, max 64: fast enough for every key", "virtual", virtual(20, 1, 64), None),
-    Case("virtual, α 20 β 4, max 64: too slow for every key", "virtual", virtual(20, 4, 64), None),
-    Case("the same, with a deadline of 500 ms", "virtual", virtual(20, 4, 64), 500),
+    Case("virtual, α 20 β 1, max 64: fast enough for every key", "virtual", virtual_options(20, 1, 64), None),
+    Case("virtual, α 20 β 4, max 64: too slow for every key", "virtual", virtual_options(20, 4, 64), None),
+    Case("the same, with a deadline of 500 ms", "virtual", virtual_options(20, 4, 64), 500),
 )
 
 

@@ -151,6 +151,12 @@ def _http_seconds(port: int) -> float | None:
 # ---- requests
 
 
+def virtual_options(alpha_ms: float, beta_ms: float, largest: int) -> tuple[str, ...]:
+    """How `inferd serve` is told of that device: a batch of b takes alpha + beta · b."""
+    settings = {"alpha_ms": alpha_ms, "beta_ms": beta_ms, "max_batch_size": largest}
+    return tuple(word for key, value in settings.items() for word in ("--set", f"virtual.{key}={value:g}"))
+
+
 def virtual_frame(deadline_ms: float | None, supersede: str | None = None) -> bytes:
     """An INFER of one float32."""
     table, end = layout([("x", "FP32", (1,))])

@@ -61,6 +61,7 @@ class Answers:
     ) -> None:
         """The results of a batch, or of a part of it: they lie in the arena (inferd.wire.batch: heads, outcomes)."""
         tickets = batch.tickets
+        model = tickets[0].plan.model
         dirty = self.dirty
         arrivals: list[float] = []
         answered = rows = 0
@@ -74,7 +75,7 @@ class Answers:
                 if not session.outbox.parts:
                     dirty.append(session)
                 arrivals.append(request.arrived)
-                session.window.waited(batch.started_at - request.arrived, request.budget, now)
+                session.window.waited(batch.started_at - request.arrived, request.budget, model.max_batch_size, now)
                 header = heads[head]
                 if request.header.timing:
                     header = with_timing(header, report.timeline(request, batch, *ran, now))
@@ -86,7 +87,7 @@ class Answers:
                 request.chunk = None
             answered += 1
             rows += request.rows
-        meters = tickets[0].plan.model.meters
+        meters = model.meters
         meters.answered(arrivals, batch.started_at, now)
         meters.results += answered
         meters.rows += rows
@@ -121,7 +122,7 @@ class Answers:
         error = overloaded(backlog_s)
         for request in requests:
             if request.session is not None:
-                request.session.window.congested(request.budget, now)
+                request.session.window.congested(request.budget, request.plan.model.max_batch_size, now)
             self.fail(request, error)
 
     def fail(self, request: Request, error: RequestError) -> None:

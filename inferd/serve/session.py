@@ -195,7 +195,7 @@ class Session:
         in_place = older is not None and older.waits and request.adds_nothing_to(older)
         wait_s = None if in_place else engine.scheduler.admit(request, now)
         if wait_s is not None:
-            self.window.congested(request.budget, now)
+            self.window.congested(request.budget, plan.model.max_batch_size, now)
             return overloaded(wait_s)
         if nbytes:
             # One that will be parked is kept for as long as its client likes, as one that does not arrive; but in the
