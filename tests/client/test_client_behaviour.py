@@ -32,7 +32,7 @@ from inferd.errors import (
 )
 from inferd.wire import frame as f
 from inferd.wire.messages import Result, Welcome
-from inferd.wire.peer import SERVER, Peer
+from inferd.wire.peer import SERVER, Frame, Peer
 from inferd.wire.values import pack_values
 from tests.client.client_kinds import Background, Held, open_client
 
@@ -165,6 +165,60 @@ def test_a_server_that_never_reads(kind: str) -> None:
             client.close()
             reader.result()
             assert requests == ["echo", "CANCEL", "next"]
+
+
+def test_the_rest_of_a_frame_goes_out_while_another_waits(kind: str) -> None:
+    """Who gave up in the middle of a large frame costs nobody else the connection: a server ends one that stalls."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address, max_retries=0) as client:
+            connecting = Background(client.models)
+            sock, peer = greeted(listener)
+            connecting.result()
+            sock.settimeout(20)
+            waiting = start(client, "slow", {})
+            slow = next_frame(sock, peer)
+            with pytest.raises(DeadlineExceeded, match="on its way"):
+                client.infer("large", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=1000)
+            large = next_frame(sock, peer)
+            assert large.message.model == "large"  # type: ignore[union-attr]
+            cancel = next_frame(sock, peer)
+            assert cancel.type == f.CANCEL and cancel.request_id == large.request_id
+            payload = pack_values({"n": 1})
+            head = peer.send(f.RESULT, Result(), slow.request_id, len(payload), f.HAS_VALUES, 8)
+            sock.sendall(head + payload)
+            assert waiting.result() == {"n": 1}
+            sock.close()
+
+
+def test_the_rest_of_a_frame_goes_out_before_the_window_opens_again(kind: str) -> None:
+    """A window of one: the next call can be sent only when the server has read the frame and its CANCEL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address) as client:
+            connecting = Background(client.models)
+            sock, peer = greeted(listener, credits=1)
+            connecting.result()
+            with pytest.raises(DeadlineExceeded, match="on its way"):
+                client.infer("large", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=1000)
+            requests: list[Any] = []
+            reader = Background(lambda: answer_all(sock, peer, requests))
+            assert client.infer("next", {}, timeout_ms=20_000) == {"model": "next"}
+            client.close()
+            reader.result()
+            assert requests == ["large", "CANCEL", "next"]
+
+
+def next_frame(sock: socket.socket, peer: Peer) -> Frame:
+    """The next frame that the client sends, with its payload."""
+    while True:
+        while (frame := peer.next_frame()) is None:
+            nbytes = sock.recv_into(peer.get_buffer())
+            assert nbytes, "the client has hung up"
+            peer.buffer_updated(nbytes)
+        if frame.complete:
+            return frame
+        peer.accept(memoryview(bytearray(frame.payload_bytes)))
 
 
 def greeted(listener: socket.socket, credits: int = 8) -> tuple[socket.socket, Peer]:
