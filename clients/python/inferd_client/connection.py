@@ -47,6 +47,8 @@ CHECK_SENT_S = 0.5
 # How long a blocked sender leaves the reading to another thread before it looks whether that thread still does it.
 # Only answers that nobody waits for any more can be left lying that long.
 CHECK_ROLE_S = 0.1
+# What one sendmsg() takes: IOV_MAX.
+MAX_BUFFERS = 1024
 # How long is waited at once: poll() takes 24 days at most. Whoever has more time waits again.
 MAX_WAIT_S = 3600.0
 
@@ -279,7 +281,7 @@ class Connection:
         try:
             while True:
                 try:
-                    buffers = unsent(buffers, sock.sendmsg(buffers))
+                    buffers = unsent(buffers, sock.sendmsg(buffers[:MAX_BUFFERS]))
                 except BlockingIOError:
                     pass
                 except OSError:
