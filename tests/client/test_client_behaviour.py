@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inferd_client.call import Call
 from inferd_client.codec import NUMPY_DTYPES
 from inferd_client.testing import FakeServer
 
@@ -87,6 +88,22 @@ def test_the_rest_of_the_face(client: Any, server: FakeServer) -> None:
     quick.infer("echo", {})
     assert server.requests[0].deadline_ms <= 5_000  # type: ignore[operator]
     assert server.connections == 1
+
+
+def test_a_ping_has_one_deadline(kind: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting and the answer share the timeout: a ping does not take twice as long."""
+    with open_client(kind, server.url, timeout_ms=20_000) as client:
+        link = client._link if kind == "sync" else client.client._link
+        connection = link.connection
+        deadlines = []
+
+        def noted(call: Call, *args: Any) -> Any:
+            deadlines.append(call.deadline)
+            return connection(call, *args)
+
+        monkeypatch.setattr(link, "connection", noted)
+        client.ping()
+        assert len(set(deadlines)) == 1
 
 
 # ---- errors

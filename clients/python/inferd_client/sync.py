@@ -152,9 +152,10 @@ class Client(BaseClient):
 
     def ping(self) -> float:
         """The time to the server and back, in seconds."""
-        self._link.connection(self._new_call(f.PING, None), self._patience)
+        call = self._new_call(f.PING, None)
+        self._link.connection(call, self._patience)  # which is not to be measured
         start = monotonic()
-        self._call(self._new_call(f.PING, None))
+        self._call(call)
         return monotonic() - start
 
     def wait_ready(self, *, timeout_ms: float | None = None) -> None:
