@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -117,12 +118,19 @@ def test_errors(client: Any) -> None:
     with pytest.raises(ResourceExhausted) as caught:
         client.infer("refuse", {"reason": "SLAB_FULL", "fields": {}})
     assert caught.value.reason == "SLAB_FULL" and caught.value.retryable and caught.value.request_id == 5
-    for no_time in (float("nan"), "soon"):
+    for no_time in (float("nan"), "soon", 10**400):
         with pytest.raises(InvalidArgument, match="timeout_ms"):
             client.infer("echo", {}, timeout_ms=no_time)
     for no_inputs in (None, [1], "text"):
         with pytest.raises(InvalidArgument, match="'inputs' must be a map"):
             client.infer("echo", no_inputs)
+    for no_model, words in ((["echo"], "'model' must be text"), ("\udc80", "'model' must be UTF-8")):
+        with pytest.raises(InvalidArgument, match=words):
+            client.infer(no_model, {})
+    with pytest.raises(InvalidArgument, match="'inputs' has a tensor whose name is not 1 to 128 bytes"):
+        client.infer("echo", {"\udc80": np.zeros(1)})
+    for milliseconds in (Decimal(20_000), np.float32(20_000)):
+        assert client.infer("echo", {"n": 1}, timeout_ms=milliseconds) == {"n": 1}
 
 
 def test_a_payload_over_the_limit(another: Pair) -> None:

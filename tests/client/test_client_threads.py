@@ -485,19 +485,19 @@ def test_a_call_that_times_out_after_a_long_silence_costs_the_connection(monkeyp
 
 def test_more_frames_than_one_write_takes() -> None:
     """A server may ask for more signs of life than sendmsg() takes buffers: each is answered."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with Client(f"inferd://127.0.0.1:{listener.getsockname()[1]}", max_retries=0) as client:
-            connecting = Background(client.models)
-            sock, peer = greeted(listener)
-            connecting.result()
-            sock.settimeout(20)
-            waiting = Background(lambda: client.infer("m", {}))
-            request = next_frame(sock, peer)
-            connection: Any = client._link._only.connection  # type: ignore[union-attr]
-            with connection._send_lock:  # they gather while another writes
-                sock.sendall(b"".join(peer.send(f.PING, BARE, ping_id) for ping_id in range(1, 3001)))
-                until_true(lambda: len(connection.conversation.outbox) == 3000)
-            assert [next_frame(sock, peer).request_id for _ in range(3000)] == list(range(1, 3001))
-            sock.sendall(peer.send(f.RESULT, Result(), request.request_id, 0, 0, 8))
-            assert waiting.result() == {}
-            sock.close()
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, Client(f"inferd://127.0.0.1:{listener.getsockname()[1]}", max_retries=0) as client:
+        connecting = Background(client.models)
+        sock, peer = greeted(listener)
+        connecting.result()
+        sock.settimeout(20)
+        waiting = Background(lambda: client.infer("m", {}))
+        request = next_frame(sock, peer)
+        connection: Any = client._link._only.connection  # type: ignore[union-attr]
+        with connection._send_lock:  # they gather while another writes
+            sock.sendall(b"".join(peer.send(f.PING, BARE, ping_id) for ping_id in range(1, 3001)))
+            until_true(lambda: len(connection.conversation.outbox) == 3000)
+        assert [next_frame(sock, peer).request_id for _ in range(3000)] == list(range(1, 3001))
+        sock.sendall(peer.send(f.RESULT, Result(), request.request_id, 0, 0, 8))
+        assert waiting.result() == {}
+        sock.close()

@@ -11,6 +11,7 @@ An argument goes before the URL, the URL before the environment, that before the
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -55,9 +56,12 @@ class Target:
         if not text:
             return default
         try:
-            return float(text)
-        except ValueError as error:
-            raise ConfigError(f"{where} is {text!r}: it must be a number of milliseconds") from error
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"{where} is {text!r}: it must be a finite number of milliseconds")
+        return number
 
     def token(self, argument: str | None) -> str | None:
         """The token to show: the argument ("": none at all), or what the token file holds now. Raises ConfigError."""
