@@ -118,9 +118,8 @@ def checked_token(value: object) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise make(
-            "FIELD_VALUE", field="token", problem="must be UTF-8; there is a surrogate in it"
-        ) from None  # which would hold it
+        # Without its cause, which holds the token.
+        raise make("FIELD_VALUE", field="token", problem="must be UTF-8; there is a surrogate in it") from None
     return value
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from inferd.errors import ConfigError
-from inferd.wire.address import DEFAULT_PORT, FORMS, Address
+from inferd.wire.address import DEFAULT_PORT, Address
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -101,12 +101,7 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
                     "a URL holds no token, because URLs end up in logs; use token=…, or a file: "
                     "?token_file=PATH or $INFERD_TOKEN_FILE"
                 )
-            address = Address.parse(scheme + separator + host)
-            try:
-                address.host.encode("idna")  # as whoever looks it up does
-            except UnicodeError as error:
-                raise ConfigError(f"{host!r} is no address: no host can have that name; use {FORMS}") from error
-            found[address] = None
+            found[Address.parse(scheme + separator + host)] = None
     return tuple(found)
 
 
