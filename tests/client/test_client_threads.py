@@ -322,9 +322,9 @@ def test_leaving_a_stream_takes_back_what_waits_for_a_connection(client: Client,
 
     def source() -> Iterator[dict[str, Any]]:
         yield from ({"n": n} for n in range(4))
-        raise ZeroDivisionError
+        raise KeyboardInterrupt
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(KeyboardInterrupt):
         list(client.stream("echo", source(), timeout_ms=60_000))
     assert no_stream_goes_on()
     server.start()
@@ -341,9 +341,9 @@ def test_leaving_a_stream_takes_back_what_waits_for_a_retry(client: Client, serv
     def source() -> Iterator[dict[str, Any]]:
         yield {"n": 1}
         server.wait_for(lambda s: len(s.requests) == 1)
-        raise ZeroDivisionError
+        raise KeyboardInterrupt
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(KeyboardInterrupt):
         list(client.stream("m", source(), timeout_ms=120_000))
     assert no_stream_goes_on() and len(server.requests) == 1
 
@@ -391,10 +391,10 @@ def test_leaving_a_stream_needs_no_word_of_a_server_that_hangs() -> None:
         def source() -> Iterator[dict[str, Any]]:
             yield from ({"n": n} for n in range(4))
             until_true(lambda: len(conversation._pending) == 4)
-            raise ZeroDivisionError
+            raise KeyboardInterrupt
 
         with hanging:
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(KeyboardInterrupt):
                 list(client.stream("m", source(), timeout_ms=600_000))
             assert no_stream_goes_on()
 
