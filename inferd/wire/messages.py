@@ -115,6 +115,11 @@ def checked_token(value: object) -> str:
         raise make("FIELD_TYPE", field="token", expected="text")
     if len(value) > MAX_TOKEN_CHARS:
         raise make("FIELD_VALUE", field="token", problem=f"has over {MAX_TOKEN_CHARS} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Without its cause, which holds the token.
+        raise make("FIELD_VALUE", field="token", problem="must be UTF-8; there is a surrogate in it") from None
     return value
 
 

@@ -113,11 +113,18 @@ def parse_table(rows: object, field: str) -> tuple[tuple[Tensor, ...], int]:
     return tuple(table), end
 
 
+def _count_bytes(name: str) -> int:
+    try:
+        return len(name) if name.isascii() else len(name.encode())
+    except UnicodeEncodeError:
+        return 0  # it holds a surrogate
+
+
 def _parse_row(row: object, field: str) -> Tensor:
     if not isinstance(row, list) or len(row) != 4:
         raise make("FIELD_TYPE", field=field, expected="a list of [name, dtype, shape, offset]")
     name, dtype, shape, offset = row
-    if not isinstance(name, str) or not 0 < (len(name) if name.isascii() else len(name.encode())) <= MAX_NAME_BYTES:
+    if not isinstance(name, str) or not 0 < _count_bytes(name) <= MAX_NAME_BYTES:
         raise make("FIELD_VALUE", field=field, problem=f"has a tensor whose name is not 1 to {MAX_NAME_BYTES} bytes")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise make("TENSOR", field=name, problem=f"dtype must be one of {', '.join(ITEM_BYTES)}")

@@ -7,12 +7,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
 import pytest
+from inferd_client.call import Call
 from inferd_client.codec import NUMPY_DTYPES
 from inferd_client.testing import FakeServer
 
@@ -32,7 +34,7 @@ from inferd.errors import (
 )
 from inferd.wire import frame as f
 from inferd.wire.messages import Result, Welcome
-from inferd.wire.peer import SERVER, Peer
+from inferd.wire.peer import SERVER, Frame, Peer
 from inferd.wire.values import pack_values
 from tests.client.client_kinds import Background, Held, open_client
 
@@ -89,6 +91,22 @@ def test_the_rest_of_the_face(client: Any, server: FakeServer) -> None:
     assert server.connections == 1
 
 
+def test_a_ping_has_one_deadline(kind: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting and the answer share the timeout: a ping does not take twice as long."""
+    with open_client(kind, server.url, timeout_ms=20_000) as client:
+        link = client._link if kind == "sync" else client.client._link
+        connection = link.connection
+        deadlines = []
+
+        def noted(call: Call, *args: Any) -> Any:
+            deadlines.append(call.deadline)
+            return connection(call, *args)
+
+        monkeypatch.setattr(link, "connection", noted)
+        client.ping()
+        assert len(set(deadlines)) == 1
+
+
 # ---- errors
 
 
@@ -100,12 +118,19 @@ def test_errors(client: Any) -> None:
     with pytest.raises(ResourceExhausted) as caught:
         client.infer("refuse", {"reason": "SLAB_FULL", "fields": {}})
     assert caught.value.reason == "SLAB_FULL" and caught.value.retryable and caught.value.request_id == 5
-    for no_time in (float("nan"), "soon"):
+    for no_time in (float("nan"), "soon", 10**400):
         with pytest.raises(InvalidArgument, match="timeout_ms"):
             client.infer("echo", {}, timeout_ms=no_time)
     for no_inputs in (None, [1], "text"):
         with pytest.raises(InvalidArgument, match="'inputs' must be a map"):
             client.infer("echo", no_inputs)
+    for no_model, words in ((["echo"], "'model' must be text"), ("\udc80", "'model' must be UTF-8")):
+        with pytest.raises(InvalidArgument, match=words):
+            client.infer(no_model, {})
+    with pytest.raises(InvalidArgument, match="'inputs' has a tensor whose name is not 1 to 128 bytes"):
+        client.infer("echo", {"\udc80": np.zeros(1)})
+    for milliseconds in (Decimal(20_000), np.float32(20_000)):
+        assert client.infer("echo", {"n": 1}, timeout_ms=milliseconds) == {"n": 1}
 
 
 def test_a_payload_over_the_limit(another: Pair) -> None:
@@ -165,6 +190,60 @@ def test_a_server_that_never_reads(kind: str) -> None:
             client.close()
             reader.result()
             assert requests == ["echo", "CANCEL", "next"]
+
+
+def test_the_rest_of_a_frame_goes_out_while_another_waits(kind: str) -> None:
+    """Who gave up in the middle of a large frame costs nobody else the connection: a server ends one that stalls."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address, max_retries=0) as client:
+            connecting = Background(client.models)
+            sock, peer = greeted(listener)
+            connecting.result()
+            sock.settimeout(20)
+            waiting = start(client, "slow", {})
+            slow = next_frame(sock, peer)
+            with pytest.raises(DeadlineExceeded, match="on its way"):
+                client.infer("large", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=1000)
+            large = next_frame(sock, peer)
+            assert large.message.model == "large"  # type: ignore[union-attr]
+            cancel = next_frame(sock, peer)
+            assert cancel.type == f.CANCEL and cancel.request_id == large.request_id
+            payload = pack_values({"n": 1})
+            head = peer.send(f.RESULT, Result(), slow.request_id, len(payload), f.HAS_VALUES, 8)
+            sock.sendall(head + payload)
+            assert waiting.result() == {"n": 1}
+            sock.close()
+
+
+def test_the_rest_of_a_frame_goes_out_before_the_window_opens_again(kind: str) -> None:
+    """A window of one: the next call can be sent only when the server has read the frame and its CANCEL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"inferd://127.0.0.1:{listener.getsockname()[1]}"
+        with open_client(kind, address) as client:
+            connecting = Background(client.models)
+            sock, peer = greeted(listener, credits=1)
+            connecting.result()
+            with pytest.raises(DeadlineExceeded, match="on its way"):
+                client.infer("large", {"x": np.zeros(32 * MIB, np.uint8)}, timeout_ms=1000)
+            requests: list[Any] = []
+            reader = Background(lambda: answer_all(sock, peer, requests))
+            assert client.infer("next", {}, timeout_ms=20_000) == {"model": "next"}
+            client.close()
+            reader.result()
+            assert requests == ["large", "CANCEL", "next"]
+
+
+def next_frame(sock: socket.socket, peer: Peer) -> Frame:
+    """The next frame that the client sends, with its payload."""
+    while True:
+        while (frame := peer.next_frame()) is None:
+            nbytes = sock.recv_into(peer.get_buffer())
+            assert nbytes, "the client has hung up"
+            peer.buffer_updated(nbytes)
+        if frame.complete:
+            return frame
+        peer.accept(memoryview(bytearray(frame.payload_bytes)))
 
 
 def greeted(listener: socket.socket, credits: int = 8) -> tuple[socket.socket, Peer]:

@@ -4,6 +4,7 @@ against FakeServers."""
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from time import monotonic, sleep
@@ -455,6 +456,28 @@ def test_a_failure_in_a_stream_is_in_its_place(kind: str, serve: Start) -> None:
             streamed(client, "nobody", [{"n": 1}])
         with pytest.raises(InvalidArgument, match="'max_in_flight' must be a whole number"):
             streamed(client, "m", [{"n": 1}], max_in_flight=0)
+
+
+def test_what_a_streams_source_raises_comes_behind_the_answers(kind: str, serve: Start) -> None:
+    """What is on its way then is not lost."""
+    raised = threading.Event()
+
+    def late(inputs: dict[str, Any]) -> dict[str, Any]:
+        assert raised.wait(20)
+        return inputs
+
+    def source() -> Iterator[dict[str, Any]]:
+        yield from ({"n": n} for n in range(3))
+        raised.set()
+        raise ZeroDivisionError
+
+    server = serve({"m": late})
+    with open_client(kind, server.url) as client:
+        seen = []
+        with pytest.raises(ZeroDivisionError):
+            for result in stream(client, "m", source()):
+                seen.append(result["n"])
+        assert seen == [0, 1, 2] and not server.cancelled
 
 
 def test_leaving_a_stream_cancels_what_is_behind(kind: str, serve: Start, held: Held) -> None:

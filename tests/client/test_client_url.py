@@ -100,8 +100,10 @@ def test_a_token_file_is_read_for_each_connection(kind: str, token_file: Path) -
         ("inferd://name:secret@a", {}, "a URL holds no token"),
         ("inferd://a,name:secret@b", {}, "a URL holds no token"),
         ("inferd://a?token=secret", {}, "an option 'token'; there are: timeout_ms, connect_timeout_ms, token_file"),
-        ("inferd://a?timeout_ms=soon", {}, "timeout_ms in the URL is 'soon': it must be a number"),
-        (None, {"INFERD_TIMEOUT_MS": "1s"}, "INFERD_TIMEOUT_MS is '1s': it must be a number"),
+        ("inferd://a?timeout_ms=soon", {}, "timeout_ms in the URL is 'soon': it must be a finite number"),
+        ("inferd://a?timeout_ms=nan", {}, "timeout_ms in the URL is 'nan': it must be a finite number"),
+        (None, {"INFERD_TIMEOUT_MS": "inf"}, "$INFERD_TIMEOUT_MS is 'inf': it must be a finite number"),
+        (None, {"INFERD_TIMEOUT_MS": "1s"}, "INFERD_TIMEOUT_MS is '1s': it must be a finite number"),
         (None, {"INFERD_TOKEN_FILE": "/no/such/file"}, "cannot read the token file /no/such/file: No such file"),
         (None, {"INFERD_TOKEN_FILE": "/dev/null"}, "/dev/null must hold one token"),
         (None, {"INFERD_URL": "somewhere"}, "'somewhere' is no address"),
@@ -118,9 +120,21 @@ def test_what_cannot_be_used_is_said_at_once(
     assert words in str(caught.value) and "secret" not in str(caught.value)
 
 
+def test_a_certificates_file_that_no_file_can_be() -> None:
+    for path in ("/a\0b", "/\ud800"):
+        with pytest.raises(ConfigError, match="no file can have that name"):
+            Client("inferds://a", ca=path)
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"timeout_ms": float("inf")}, {"max_retries": -1}, {"max_retries": 1.5}, {"connect_timeout_ms": float("nan")}],
+    [
+        {"timeout_ms": float("inf")},
+        {"max_retries": -1},
+        {"max_retries": 1.5},
+        {"connect_timeout_ms": float("nan")},
+        {"token": "\udc80"},
+    ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(options))):

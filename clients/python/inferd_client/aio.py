@@ -104,12 +104,13 @@ class AsyncClient(BaseClient):
         max_in_flight: int = STREAM_IN_FLIGHT,
     ) -> AsyncIterator[Result]:
         """Runs `model` on each item of `inputs`, many at a time, and returns their outputs in the same order; what
-        `Client.stream` says holds here. `inputs` may be an asynchronous iterable.
+        `Client.stream` says holds here. `inputs` may be an asynchronous iterable: while that waits for its next item,
+        results are handed out all the same.
         """
         checked_count("max_in_flight", max_in_flight, 1)
         items = _pulled(inputs)
         pulling: asyncio.Task[Any] | None = None
-        waiting: deque[asyncio.Task[Result]] = deque()
+        waiting: deque[asyncio.Task[Any]] = deque()
         more = True
         try:
             while more or waiting:
@@ -118,9 +119,11 @@ class AsyncClient(BaseClient):
                 pending: list[asyncio.Task[Any]] = [task for task in (pulling, *waiting) if task is not None][:2]
                 await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 if pulling is not None and pulling.done():
-                    item, pulling = pulling.result(), None
-                    more = item is not _END
-                    if more:
+                    pulled, pulling = pulling, None
+                    if isinstance(pulled.exception(), Exception):
+                        more = False
+                        waiting.append(pulled)  # those before it have their answers first
+                    elif more := (item := pulled.result()) is not _END:
                         call = self.infer(model, item, timeout_ms=timeout_ms, priority=priority, timing=timing)
                         waiting.append(asyncio.ensure_future(call))
                 while waiting and waiting[0].done():
@@ -146,9 +149,10 @@ class AsyncClient(BaseClient):
 
     async def ping(self) -> float:
         """The time to the server and back, in seconds."""
-        await self._link.connection(self._new_call(f.PING, None), self._patience)
+        call = self._new_call(f.PING, None)
+        await self._link.connection(call, self._patience)  # which is not to be measured
         start = monotonic()
-        await self._call(self._new_call(f.PING, None))
+        await self._call(call)
         return monotonic() - start
 
     async def wait_ready(self, *, timeout_ms: float | None = None) -> None:

@@ -105,11 +105,11 @@ def checked_timeout(name: str, timeout_ms: float) -> float:
     """`timeout_ms`, which must be finite. Zero or less is legal: a budget that is used up already."""
     try:
         is_time = math.isfinite(timeout_ms)
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         is_time = False
     if not is_time:
         raise make("FIELD_VALUE", field=name, problem="must be a finite number of milliseconds")
-    return timeout_ms
+    return float(timeout_ms)  # a Decimal, or one of numpy's numbers, does not go with the clock's
 
 
 def checked_count(name: str, count: int, least: int) -> int:

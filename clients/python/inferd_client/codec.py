@@ -64,7 +64,11 @@ class Plan:
         # The server's own check, before anything is sent. What passes makes a header of 12 KiB at most; the table goes
         # first, because a header with too long a one cannot even be read.
         parse_table([tensor.row() for tensor in self.table], "inputs")
-        Infer.unpack(self._message.pack())
+        try:
+            header = self._message.pack()
+        except UnicodeEncodeError as error:
+            raise make("FIELD_VALUE", field="model", problem="must be UTF-8; there is a surrogate in it") from error
+        Infer.unpack(header)
 
     def header(self, deadline_ms: int, supersede: str | None = None) -> bytes:
         """The packed header; the same bytes for the same deadline and key, because the server remembers those."""
@@ -132,6 +136,8 @@ def encode(
 
     Raises InvalidArgument naming the input or option that cannot be sent.
     """
+    if not isinstance(model, str):
+        raise make("FIELD_TYPE", field="model", expected="text")
     if supersede is not None:
         checked_supersede(supersede)
     signature, data, values = split(inputs)

@@ -10,7 +10,8 @@ Locks, and what they guard; whoever holds the send lock may take the mutex, neve
     mutex        the conversation, the role and the followers; held for moments only, never while waiting
 
 A sender whose socket is full must not keep everybody from reading, or two sides that both write wait for ever. It takes
-the role if that is free, and reads while it waits to write.
+the role if that is free, and reads while it waits to write. One whose time is up in the middle of a frame leaves the
+rest to the leader, who writes it as the socket takes it: a server ends a connection on which half a frame stands still.
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
 # How long a thread that has the role, and a call that is not sent yet, waits for bytes before it looks whether another
 # thread has changed its call: superseded it, or given a credit back.
 CHECK_CALL_S = 0.01
-# The same for a call that is sent: another thread may have taken it back, and a server that hangs says nothing to that.
+# The same for a call that is sent: another thread may have taken it back, and a server that hangs says nothing to that;
+# or it has left the rest of a frame to be written.
 CHECK_SENT_S = 0.5
 # How long a blocked sender leaves the reading to another thread before it looks whether that thread still does it.
 # Only answers that nobody waits for any more can be left lying that long.
 CHECK_ROLE_S = 0.1
+# What one sendmsg() takes: IOV_MAX.
+MAX_BUFFERS = 1024
 # How long is waited at once: poll() takes 24 days at most. Whoever has more time waits again.
 MAX_WAIT_S = 3600.0
 
@@ -134,6 +138,8 @@ class Connection:
         self._users = 0  # threads inside run(); the last one out of a connection that has ended closes the socket
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
+        self._ready = select.poll()  # to be read or to be written
+        self._ready.register(sock, select.POLLIN | select.POLLOUT)
 
     def greet(self, deadline: float) -> bool:
         """Says HELLO and waits for WELCOME; False if it did not come until `deadline`. Raises what came instead."""
@@ -275,7 +281,7 @@ class Connection:
         try:
             while True:
                 try:
-                    buffers = unsent(buffers, sock.sendmsg(buffers))
+                    buffers = unsent(buffers, sock.sendmsg(buffers[:MAX_BUFFERS]))
                 except BlockingIOError:
                     pass
                 except OSError:
@@ -360,14 +366,19 @@ class Connection:
                     self._receiving = call.promoted = True
             if not call.promoted and not self._follow(call):
                 return
-            poll = self._readable.poll
             patience_s = CHECK_SENT_S if state == SENT else CHECK_CALL_S
             while call.state == state:
                 remaining = call.deadline - monotonic()
                 if remaining <= 0:
                     return
-                if poll(min(remaining, patience_s) * 1000):
-                    self._receive()
+                # What is left of a frame whose sender gave up in the middle. While somebody writes, it is theirs.
+                rest = self.conversation.outbox and not self._send_lock.locked()
+                poll = self._ready if rest else self._readable
+                for _, events in poll.poll(min(remaining, patience_s) * 1000):
+                    if events != select.POLLOUT:
+                        self._receive()
+                    if events & select.POLLOUT:
+                        self._push()
         finally:
             # Whatever was raised, and wherever: nobody waits for a receiver that has gone.
             with self._mutex:

@@ -16,6 +16,8 @@ from inferd_client.endpoints import ALWAYS
 from inferd_client.link import Link
 from inferd_client.retry import MAX_RETRIES, backoff_s
 
+_END: Any = object()
+
 
 class Client(BaseClient):
     """Connections to an inferd server, or to several, for any number of threads.
@@ -109,7 +111,10 @@ class Client(BaseClient):
 
         `inputs` may be endless: no more than `max_in_flight` items are taken from it beyond the results that have been
         taken. `timeout_ms` is for each item. An item that fails raises in its place what `infer` raises; that, or
-        leaving the loop, cancels those behind it.
+        leaving the loop, cancels those behind it. What `inputs` raises comes behind the answers to what it gave before.
+
+        `inputs` is read in the caller's thread, and while it waits for its next item no result is handed out. If they
+        come slowly, `AsyncClient.stream` with an asynchronous iterable hands out each result when it is there.
         """
         from concurrent.futures import Future  # only here, because few need it
 
@@ -119,8 +124,12 @@ class Client(BaseClient):
         waiting: deque[Future[Result]] = deque()
         threads = StreamThreads(self._call, self._link.cancel)
         try:
-            for item in inputs:
+            items = iter(inputs)
+            while True:
                 try:
+                    item = next(items, _END)
+                    if item is _END:
+                        break
                     request = self._request(model, item, False, priority, None, timing)
                     call = self._new_call(f.INFER, timeout_ms, request)
                 except Exception as error:
@@ -152,9 +161,10 @@ class Client(BaseClient):
 
     def ping(self) -> float:
         """The time to the server and back, in seconds."""
-        self._link.connection(self._new_call(f.PING, None), self._patience)
+        call = self._new_call(f.PING, None)
+        self._link.connection(call, self._patience)  # which is not to be measured
         start = monotonic()
-        self._call(self._new_call(f.PING, None))
+        self._call(call)
         return monotonic() - start
 
     def wait_ready(self, *, timeout_ms: float | None = None) -> None:

@@ -31,6 +31,8 @@ def client_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSL
                     pass  # for its own sentence
         except OSError as error:
             raise ConfigError(f"{name} {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{name} {path!r}: no file can have that name; check how it is written") from error
     if key is not None and cert is None:
         raise ConfigError("key is the private key of cert: give both")
     try:

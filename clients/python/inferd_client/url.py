@@ -11,6 +11,7 @@ An argument goes before the URL, the URL before the environment, that before the
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from inferd.errors import ConfigError
-from inferd.wire.address import DEFAULT_PORT, FORMS, Address
+from inferd.wire.address import DEFAULT_PORT, Address
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -55,9 +56,12 @@ class Target:
         if not text:
             return default
         try:
-            return float(text)
-        except ValueError as error:
-            raise ConfigError(f"{where} is {text!r}: it must be a number of milliseconds") from error
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"{where} is {text!r}: it must be a finite number of milliseconds")
+        return number
 
     def token(self, argument: str | None) -> str | None:
         """The token to show: the argument ("": none at all), or what the token file holds now. Raises ConfigError."""
@@ -97,12 +101,7 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
                     "a URL holds no token, because URLs end up in logs; use token=…, or a file: "
                     "?token_file=PATH or $INFERD_TOKEN_FILE"
                 )
-            address = Address.parse(scheme + separator + host)
-            try:
-                address.host.encode("idna")  # as whoever looks it up does
-            except UnicodeError as error:
-                raise ConfigError(f"{host!r} is no address: no host can have that name; use {FORMS}") from error
-            found[address] = None
+            found[Address.parse(scheme + separator + host)] = None
     return tuple(found)
 
 
