@@ -177,7 +177,8 @@ export class Client {
 
   /** Ends a call that nobody waits for any more; the server is told, if it knows of it. */
   #giveUp(call: Call, error: unknown): void {
-    if (!this.#backlog.remove(call)) this.#sentOn.get(call)?.abandon(call);
+    const connection = this.#backlog.remove(call) ? this.#connection : this.#sentOn.get(call);
+    connection?.abandon(call);
     this.#settle(call, { error });
   }
 

@@ -14,6 +14,9 @@ import { HAS_VALUES, packHead, Type, typeName } from "./frame.js";
 import { packHello } from "./messages.js";
 import type { ValueMap } from "./msgpack.js";
 
+// So long a connection may be silent while requests are on their way, until a call that times out takes it for dead.
+export const SILENCE_MS = 20_000;
+
 const EMPTY = new Uint8Array(0);
 
 /** What happened. A call that was answered or has failed is no longer known here. */
@@ -21,7 +24,7 @@ export type Event =
   | { type: "greeted" }
   | { type: "answered"; call: Call; frame: Frame }
   | { type: "failed"; call: Call; error: InferdError }
-  /** The server is leaving: what was sent is finished, nothing more may be. */
+  /** Nothing more may be sent: the server is leaving, or silent. What was sent may still be answered. */
   | { type: "going" }
   /** Nothing comes any more; every call that was sent has failed. */
   | { type: "ended"; error: InferdError };
@@ -33,6 +36,7 @@ export class Conversation {
   models: readonly ValueMap[] = [];
   greeted = false;
   draining = false;
+  silent = false; // a call has timed out, and nothing was heard for long: who knows whether anybody is there
   closed = false;
   readonly #address: string;
   readonly #decoder = new Decoder((frame) => this.#wants(frame));
@@ -42,6 +46,7 @@ export class Conversation {
   #credits = 1;
   #unanswered = 0; // INFERs
   #payloadLimit = 0; // of what the server takes
+  #silentSince = Infinity; // when the first call was sent after which nothing has been received
   #events: Event[] = [];
 
   /** `address` is for error messages. HELLO, with the client's name and token, is in the outbox. */
@@ -53,7 +58,7 @@ export class Conversation {
 
   /** Whether calls may be sent. */
   get usable(): boolean {
-    return this.greeted && !this.draining && !this.closed;
+    return this.greeted && !this.draining && !this.silent && !this.closed;
   }
 
   get hasCredit(): boolean {
@@ -79,6 +84,7 @@ export class Conversation {
     }
     call.id = ++this.#lastId;
     this.#pending.set(call.id, call);
+    this.#silentSince = Math.min(this.#silentSince, now);
     if (request === undefined) {
       this.outbox.push(packHead(Type.STATUS, call.id, EMPTY));
       return;
@@ -90,15 +96,29 @@ export class Conversation {
     this.outbox.push(packHead(Type.INFER, call.id, header, request.payloadBytes, flags), ...request.pieces);
   }
 
-  /** The caller stopped waiting for a call that was sent: an INFER is cancelled, and a late answer forgotten. */
-  abandon(call: Call): void {
-    if (!this.#pending.delete(call.id) || call.request === undefined) return;
-    this.#abandoned.add(call.id);
-    this.outbox.push(packHead(Type.CANCEL, call.id, EMPTY));
+  /**
+   * The caller stopped waiting, for the answer to a call that was sent or to send one. An INFER that was sent is
+   * cancelled, and a late answer forgotten.
+   *
+   * If its time was up after a long silence, nothing may be at the other end any more: a frozen machine, a proxy that
+   * has lost the server. No more calls may be sent here then, so that the next makes a connection that works. The
+   * others stay, because it may just as well be a slow model.
+   */
+  abandon(call: Call, now: number): Event[] {
+    if (this.#pending.delete(call.id) && call.request !== undefined) {
+      this.#abandoned.add(call.id);
+      this.outbox.push(packHead(Type.CANCEL, call.id, EMPTY));
+    }
+    if (now >= call.deadline && call.deadline - this.#silentSince >= SILENCE_MS) {
+      this.#going();
+      this.silent = true;
+    }
+    return this.#take();
   }
 
   /** Bytes have come; they belong to the conversation from here on. */
   received(bytes: Uint8Array): Event[] {
+    this.#silentSince = Infinity;
     try {
       this.#decoder.feed(bytes);
       for (let frame = this.#decoder.next(); frame !== undefined; frame = this.#decoder.next()) this.#onFrame(frame);
@@ -139,6 +159,11 @@ export class Conversation {
     this.#events.push({ type: "ended", error: makeError() });
   }
 
+  /** Says once that nothing more may be sent. */
+  #going(): void {
+    if (this.usable) this.#events.push({ type: "going" });
+  }
+
   #fail(call: Call, error: InferdError): void {
     error.requestId = Number(call.id);
     this.#events.push({ type: "failed", call, error });
@@ -164,7 +189,7 @@ export class Conversation {
         this.outbox.push(packHead(Type.PONG, frame.requestId, EMPTY));
         return;
       case Type.GOAWAY:
-        if (!this.draining) this.#events.push({ type: "going" });
+        this.#going();
         this.draining = true;
         return;
       case Type.WELCOME:

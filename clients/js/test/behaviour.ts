@@ -669,6 +669,48 @@ const connection: Behaviour[] = [
     equal((await client.infer("echo", { n: 1 })).outputs, { n: 1 });
     equal([server.connections, states], [2, ["connecting", "open"]]);
   }),
+  behaviour("a connection that died without a word is left once a call has timed out on it", async (server, client) => {
+    await client.models();
+    server.freeze();
+    const call = later(client.infer("echo", { n: 1 }, { timeoutMs: 22_000 }));
+    server.clock.advance(22_000);
+    await fails(call, DeadlineExceeded, "on its way");
+    equal([client.state, server.open], ["connecting", 0]);
+    const next = client.infer("echo", { n: 2 });
+    await reconnected(server, client);
+    equal((await next).outputs, { n: 2 });
+    equal(server.connections, 2);
+  }),
+  behaviour(
+    "a connection that died with all its credits is left once silence has lasted 20 s, however short the calls are",
+    async (server, client) => {
+      await client.models();
+      server.freeze();
+      for (const state of ["open", "open", "open", "connecting"]) {
+        const call = later(client.infer("echo", {}, { timeoutMs: 5_000 }));
+        server.clock.advance(5_000);
+        await fails(call, DeadlineExceeded);
+        equal(client.state, state);
+      }
+      await reconnected(server, client);
+      equal((await client.infer("echo", { n: 2 })).outputs, { n: 2 });
+    },
+    () => new FakeServer(1),
+  ),
+  behaviour("a slow model's answer is still taken after silence has sent new calls on", async (server, client) => {
+    const slow = client.infer("held", { n: 1 });
+    await server.received(1);
+    const call = later(client.infer("held", {}, { timeoutMs: 22_000 }));
+    await server.received(2);
+    server.clock.advance(22_000);
+    await fails(call, DeadlineExceeded);
+    await reconnected(server, client);
+    equal((await client.infer("echo", { n: 2 })).outputs, { n: 2 });
+    equal([server.connections, server.open], [2, 2]);
+    server.release();
+    equal((await slow).outputs, { n: 1 });
+    await until(() => server.open === 1, "the old connection is closed");
+  }),
   behaviour(
     "calls that were not sent wait for the next connection, in their order",
     async (server, client) => {
