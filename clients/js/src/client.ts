@@ -170,9 +170,25 @@ export class Client {
       signal?.addEventListener("abort", onAbort);
       onTime();
       if (call.settled) return;
-      this.#backlog.add(call)?.settle({ error: superseded() });
-      this.#pump();
+      this.#queue(call);
     });
+  }
+
+  #queue(call: Call): void {
+    this.#backlog.add(call)?.settle({ error: superseded() });
+    this.#pump();
+  }
+
+  /** The next connection shall answer a call that was sent. */
+  #again(call: Call): void {
+    this.#sentOn.delete(call);
+    // In onState, a moment ago, the client may have been closed, or the call aborted.
+    if (this.#state === "closed") call.settle({ error: this.#failure });
+    // Sent now it would take the place of a newer one that waits at the server.
+    if ([...this.#sentOn.keys()].some((other) => other.replaces(call))) call.settle({ error: superseded() });
+    if (call.settled) return;
+    call.id = 0n;
+    this.#queue(call);
   }
 
   /** Ends a call that nobody waits for any more; the server is told, if it knows of it. */
@@ -232,6 +248,8 @@ export class Client {
         return this.#settle(event.call, { frame: event.frame });
       case "failed":
         return this.#settle(event.call, { error: event.error });
+      case "moved":
+        return this.#again(event.call);
       case "greeted":
         this.#failure = undefined;
         this.#openedAt = this.#environment.now();

@@ -19,14 +19,16 @@ export const SILENCE_MS = 20_000;
 
 const EMPTY = new Uint8Array(0);
 
-/** What happened. A call that was answered or has failed is no longer known here. */
+/** What happened. A call that was answered, has failed or is moved is no longer known here. */
 export type Event =
   | { type: "greeted" }
   | { type: "answered"; call: Call; frame: Frame }
   | { type: "failed"; call: Call; error: InferdError }
+  /** The server is leaving and did not take a call that was sent, or has given it up: it may be sent elsewhere. */
+  | { type: "moved"; call: Call }
   /** Nothing more may be sent: the server is leaving, or silent. What was sent may still be answered. */
   | { type: "going" }
-  /** Nothing comes any more; every call that was sent has failed. */
+  /** Nothing comes any more; every call that was sent has failed, or is moved. */
   | { type: "ended"; error: InferdError };
 
 export class Conversation {
@@ -131,6 +133,11 @@ export class Conversation {
 
   /** The connection has ended; `problem` says why, where that is known. */
   lost(problem: string): Event[] {
+    if (this.draining) {
+      // What crossed GOAWAY on the way was never read, and what the server gave up is as good as that.
+      for (const call of this.#pending.values()) this.#events.push({ type: "moved", call });
+      this.#pending.clear();
+    }
     return this.fail(() =>
       this.greeted
         ? connectionLost(this.#address, problem)
@@ -237,6 +244,12 @@ export class Conversation {
     const call = this.#answered(frame);
     if (call === undefined) return;
     const error = failure();
+    if (error.reason === "DRAINING") {
+      this.#going();
+      this.draining = true;
+      this.#events.push({ type: "moved", call });
+      return;
+    }
     const better = error.reason === "INPUT_MISSING" && call.request ? notATensor(call.request, this.models) : undefined;
     this.#fail(call, better ?? error);
   }

@@ -24,7 +24,7 @@ import {
   type Value,
 } from "../src/index.js";
 import { equal, expect, fails, turned, until, type Behaviour } from "./expect.js";
-import { FakeServer, frame, Refusal, Wire } from "./fake-server.js";
+import { FakeServer, frame, Refusal, unpackData, Wire } from "./fake-server.js";
 
 type Scenario = (server: FakeServer, client: Client) => Promise<void>;
 
@@ -588,6 +588,14 @@ const options: Behaviour[] = [
   }),
 ];
 
+/** What a server that is leaving answers to what comes then. */
+const LEAVING = new Refusal({
+  code: "UNAVAILABLE",
+  reason: "DRAINING",
+  message: "the server is going away",
+  retryable: true,
+});
+
 /** Lets time pass until the client has a connection. */
 async function reconnected(server: FakeServer, client: Client): Promise<void> {
   await until(() => {
@@ -638,6 +646,100 @@ const connection: Behaviour[] = [
     },
     () => new FakeServer(1),
   ),
+  behaviour("a call that crosses GOAWAY goes to the next connection unnoticed", async (server, client) => {
+    server.models["left"] = (inputs) => {
+      if (server.connections === 1) throw LEAVING;
+      return inputs;
+    };
+    const calls = [1, 2, 3].map((n) => client.infer("left", { n }));
+    await server.received(3);
+    await until(() => client.state === "connecting", "no more calls for the server that is leaving");
+    calls.push(client.infer("left", { n: 4 }));
+    await reconnected(server, client);
+    equal(
+      (await Promise.all(calls)).map(({ outputs }) => outputs["n"]),
+      [1, 2, 3, 4],
+    );
+    equal(
+      server.requests.map((request) => unpackData(request)["n"]),
+      [1, 2, 3, 1, 2, 3, 4],
+      "once more each, and in their order",
+    );
+    equal([server.connections, server.open], [2, 1]);
+  }),
+  behaviour("so does a call that a server which leaves has not answered when it closes", async (server, client) => {
+    const call = client.infer("held", { n: 1 });
+    await server.received(1);
+    server.goaway();
+    server.drop();
+    await reconnected(server, client);
+    await server.received(2);
+    server.release();
+    equal((await call).outputs, { n: 1 });
+  }),
+  behaviour("a call that is moved has the time that it had, and can still be aborted", async (server, client) => {
+    const controller = new AbortController();
+    const options = [{ timeoutMs: 300 }, { signal: controller.signal }];
+    const calls = options.map((each) => later(client.infer("held", {}, each)));
+    await server.received(2);
+    server.up = false;
+    server.clock.advance(200);
+    server.goaway();
+    server.drop();
+    controller.abort(new Error("no longer"));
+    await fails(calls[1]!, Error, "no longer");
+    server.clock.advance(99);
+    await turned();
+    server.clock.advance(1);
+    await fails(calls[0]!, DeadlineExceeded, "within 300 ms; the request was waiting for a connection");
+  }),
+  behaviour("of the calls with a key that are moved the newest goes on", async (server, client) => {
+    await client.models();
+    const calls = [1, 2, 3].map((n) => later(client.infer("held", { n }, { supersede: "k" })));
+    await server.received(3);
+    server.goaway();
+    const newest = client.infer("echo", { n: 4 }, { supersede: "k" });
+    server.drop();
+    for (const call of calls) await fails(call, Superseded);
+    await reconnected(server, client);
+    equal((await newest).outputs, { n: 4 });
+    equal(server.requests.length, 4);
+  }),
+  behaviour("a call that is moved does not take the place of a newer one that was sent", async (server, client) => {
+    await client.status();
+    const older = later(client.infer("held", { n: 1 }, { supersede: "k" })); // with the id 2
+    await server.received(1);
+    server.goaway();
+    await reconnected(server, client);
+    const newer = client.infer("held", { n: 2 }, { supersede: "k" }); // with the id 1: what is said next is not for it
+    await server.received(2);
+    server.say(frame(Wire.ERROR, { id: 2n, header: LEAVING.header }));
+    await fails(older, Superseded);
+    server.release();
+    equal((await newer).outputs, { n: 2 });
+    equal(server.requests.length, 2);
+  }),
+  behaviour("aborting in onState ends a call that is just being moved", async (server, client) => {
+    server.models["left"] = () => {
+      throw LEAVING;
+    };
+    const controller = new AbortController();
+    client.onState = (state) => state === "connecting" && controller.abort(new Error("no longer"));
+    await client.models();
+    await fails(client.infer("left", {}, { signal: controller.signal }), Error, "no longer");
+    client.onState = undefined;
+    await reconnected(server, client);
+    await client.status();
+    equal(server.requests.length, 1);
+  }),
+  behaviour("closing the client in onState ends the calls that are just being moved", async (server, client) => {
+    server.models["left"] = () => {
+      throw LEAVING;
+    };
+    client.onState = (state) => state === "connecting" && client.close();
+    await client.models();
+    await fails(client.infer("left", {}), Cancelled, "closed");
+  }),
   behaviour("a server that sends everybody away is not stormed", async (server, client) => {
     server.random = 0.999;
     await client.models();

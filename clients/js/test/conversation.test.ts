@@ -192,6 +192,30 @@ test("after GOAWAY nothing may be sent, what was sent is answered, and it is sai
   assert.ok(link.conversation.idle);
 });
 
+test("what the server did not take because it is leaving is moved, and DRAINING says as much as GOAWAY", () => {
+  const link = new Link();
+  for (const id of [1n, 2n]) assert.equal(link.call().id, id);
+  const draining = (id: bigint) =>
+    frame(Wire.ERROR, { id, header: { code: "UNAVAILABLE", reason: "DRAINING", retryable: true } });
+  assert.deepEqual(link.hear(draining(2n)), ["going", "moved 2"]);
+  assert.equal(link.conversation.usable, false);
+  assert.deepEqual(link.hear(frame(Wire.GOAWAY)), []);
+  assert.deepEqual(link.hear(draining(1n)), ["moved 1"]);
+  assert.ok(link.conversation.idle);
+});
+
+test("what is unanswered when a server that is leaving closes was not taken, or given up: it is moved", () => {
+  const link = new Link();
+  link.call();
+  link.hear(frame(Wire.GOAWAY));
+  const events = link.conversation.lost("");
+  assert.deepEqual(
+    events.map(({ type }) => type),
+    ["moved", "ended"],
+  );
+  assert.deepEqual(link.conversation.lost(""), []);
+});
+
 test("bytes that are not the protocol end it: what was sent fails, and nothing is heard afterwards", () => {
   const link = new Link();
   link.call();
