@@ -11,6 +11,7 @@ import { Type } from "./frame.js";
 import type { ValueMap } from "./msgpack.js";
 import {
   checkClientOptions,
+  checkedConnectTimeout,
   checkedText,
   checkedTimeout,
   checkInferOptions,
@@ -75,7 +76,7 @@ export class Client {
     this.#address = parseAddress(url);
     this.#name = checkedText("name", options.name ?? `inferd-js/${VERSION}`, MAX_NAME);
     this.#token = options.token === undefined ? undefined : checkedText("token", options.token, MAX_TOKEN);
-    this.#connectTimeoutMs = checkedTimeout("connectTimeoutMs", options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+    this.#connectTimeoutMs = checkedConnectTimeout(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
     this.#timeoutMs = checkedTimeout("timeoutMs", options.timeoutMs ?? TIMEOUT_MS);
     this.#reconnect = options.reconnect ?? true;
     this.#environment = environment;

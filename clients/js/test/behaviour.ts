@@ -990,6 +990,9 @@ const connection: Behaviour[] = [
     }
     await fails(() => new Client(`inferd+unix:///${"x".repeat(107)}`), ConfigError, "at most 107 bytes");
     await fails(() => new Client("ws://h", { timeoutMs: NaN }), InvalidArgument, "'timeoutMs'");
+    for (const connectTimeoutMs of [0, -1, NaN, Infinity]) {
+      await fails(() => new Client("ws://h", { connectTimeoutMs }), InvalidArgument, "'connectTimeoutMs' must be");
+    }
     await fails(() => new Client("ws://h", { token: 7 as never }), InvalidArgument, "'token' must be text");
     await fails(() => new Client("ws://h", { token: "" }), InvalidArgument, "'token' must be 1 to 1024 characters");
     await fails(
