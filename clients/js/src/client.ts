@@ -35,6 +35,9 @@ const TIMEOUT_MS = 30_000;
 // comes back do not all come at once.
 const MIN_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 2_000;
+// What is obeyed of a server's retryAfterMs at most. A longer time is a mistake, or keeps the client away for good, and
+// one attempt a minute burdens no server.
+const MAX_RETRY_AFTER_MS = 60_000;
 // A connection that lived this long was a good one: the next attempt begins with a short wait again.
 const GOOD_CONNECTION_MS = 2_000;
 
@@ -273,7 +276,9 @@ export class Client {
     if (!greeted) this.#failure = error;
     if (greeted && this.#environment.now() - this.#openedAt >= GOOD_CONNECTION_MS) this.#attempts = 0;
     const longestMs = Math.min(MIN_BACKOFF_MS * 2 ** Math.min(this.#attempts++, 10), MAX_BACKOFF_MS);
-    this.#backoff = this.#environment.setTimer(() => this.#connect(), this.#environment.random() * longestMs);
+    const askedMs = Math.min(error?.retryAfterMs ?? 0, MAX_RETRY_AFTER_MS);
+    const pauseMs = askedMs + this.#environment.random() * longestMs;
+    this.#backoff = this.#environment.setTimer(() => this.#connect(), pauseMs);
     this.#become("connecting");
   }
 

@@ -921,6 +921,29 @@ const connection: Behaviour[] = [
     equal((await call).outputs, { n: 1 });
     client.close();
   }),
+  behaviour("a server that says when to come back is left alone until then, or for a minute", async (server, other) => {
+    other.close();
+    await turned();
+    for (const [saysMs, waitsMs] of [
+      [5_000, 5_000],
+      [1e300, 60_000],
+    ]) {
+      server.opening = frame(Wire.ERROR, {
+        header: { code: "RESOURCE_EXHAUSTED", reason: "GUESSING", retryable: true, retry_after_ms: saysMs },
+      });
+      const attempts = server.attempts + 1;
+      const client = server.client({ timeoutMs: 100_000 });
+      const call = later(client.infer("echo", { n: 1 }));
+      await until(() => server.attempts === attempts && server.open === 0, "a refusal");
+      server.opening = undefined;
+      server.clock.advance(waitsMs!);
+      await turned();
+      equal(server.attempts, attempts);
+      server.clock.advance(50);
+      equal((await call).outputs, { n: 1 });
+      client.close();
+    }
+  }),
   behaviour("something else on the port is said to be that", async (server) => {
     server.opening = new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n");
     const client = server.client();
