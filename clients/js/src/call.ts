@@ -2,7 +2,8 @@
  * One thing a caller waits for, and the queue of those that have not been sent.
  *
  *     unsent ──credit──▶ sent ──answer, or the connection is lost──▶ settled
- *        └── given up, or a newer call with the same key ──────────────▲
+ *        │  ◀── DRAINING, or lost after GOAWAY ──┘                     ▲
+ *        └── given up, or a newer call with the same key ──────────────┘
  *
  * What is unsent belongs to no connection: when one is lost or drains, it waits for the next.
  */
@@ -18,8 +19,12 @@ export type Outcome = { frame: Frame } | { models: readonly ValueMap[] } | { err
 
 export type Kind = typeof Type.INFER | typeof Type.STATUS | "models";
 
+let lastNumber = 0;
+
 /** Times are in milliseconds of the client's clock. */
 export class Call {
+  /** Grows with every call: it says which of two is the newer. */
+  readonly number = ++lastNumber;
   /** The connection's id for it; 0 until it is sent. */
   id = 0n;
   /** What a call of the kind needs: only an INFER has one. */
@@ -35,6 +40,12 @@ export class Call {
   ) {
     this.#settle = settle;
     this.request = request;
+  }
+
+  /** Whether it is newer than `other` and has the same supersede key. */
+  replaces(other: Call): boolean {
+    const key = this.request?.fields.supersede;
+    return key !== undefined && key === other.request?.fields.supersede && this.number > other.number;
   }
 
   get settled(): boolean {
@@ -61,7 +72,7 @@ export class Call {
   }
 }
 
-/** The calls that have not been sent, in their order; of those with one supersede key only the newest. */
+/** The calls that are unsent, in their order; of those with one supersede key only the newest. */
 export class Backlog {
   #calls: Call[] = [];
 
@@ -69,17 +80,23 @@ export class Backlog {
     return this.#calls.length;
   }
 
-  /** Takes a call in. One that waits with the same key gives it its place, and is returned. */
+  /**
+   * Takes a call in: before those that are newer, for it may have been sent in vain. Of two with the same key the newer
+   * has the place, and the older is returned.
+   */
   add(call: Call): Call | undefined {
     const key = call.request?.fields.supersede;
-    const place = key === undefined ? -1 : this.#calls.findIndex((other) => other.request?.fields.supersede === key);
-    if (place < 0) {
-      this.#calls.push(call);
+    const same = key === undefined ? -1 : this.#calls.findIndex((other) => other.request?.fields.supersede === key);
+    if (same < 0) {
+      let place = this.#calls.length;
+      while (place > 0 && this.#calls[place - 1]!.number > call.number) place--;
+      this.#calls.splice(place, 0, call);
       return undefined;
     }
-    const older = this.#calls[place];
-    this.#calls[place] = call;
-    return older;
+    const other = this.#calls[same]!;
+    if (other.number > call.number) return call;
+    this.#calls[same] = call;
+    return other;
   }
 
   /** The next call to send, taken out: the first, or without a credit the first that needs none. */

@@ -11,6 +11,7 @@ import { Type } from "./frame.js";
 import type { ValueMap } from "./msgpack.js";
 import {
   checkClientOptions,
+  checkedConnectTimeout,
   checkedText,
   checkedTimeout,
   checkInferOptions,
@@ -34,6 +35,9 @@ const TIMEOUT_MS = 30_000;
 // comes back do not all come at once.
 const MIN_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 2_000;
+// What is obeyed of a server's retryAfterMs at most. A longer time is a mistake, or keeps the client away for good, and
+// one attempt a minute burdens no server.
+const MAX_RETRY_AFTER_MS = 60_000;
 // A connection that lived this long was a good one: the next attempt begins with a short wait again.
 const GOOD_CONNECTION_MS = 2_000;
 
@@ -75,7 +79,7 @@ export class Client {
     this.#address = parseAddress(url);
     this.#name = checkedText("name", options.name ?? `inferd-js/${VERSION}`, MAX_NAME);
     this.#token = options.token === undefined ? undefined : checkedText("token", options.token, MAX_TOKEN);
-    this.#connectTimeoutMs = checkedTimeout("connectTimeoutMs", options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+    this.#connectTimeoutMs = checkedConnectTimeout(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
     this.#timeoutMs = checkedTimeout("timeoutMs", options.timeoutMs ?? TIMEOUT_MS);
     this.#reconnect = options.reconnect ?? true;
     this.#environment = environment;
@@ -170,14 +174,31 @@ export class Client {
       signal?.addEventListener("abort", onAbort);
       onTime();
       if (call.settled) return;
-      this.#backlog.add(call)?.settle({ error: superseded() });
-      this.#pump();
+      this.#queue(call);
     });
+  }
+
+  #queue(call: Call): void {
+    this.#backlog.add(call)?.settle({ error: superseded() });
+    this.#pump();
+  }
+
+  /** The next connection shall answer a call that was sent. */
+  #again(call: Call): void {
+    this.#sentOn.delete(call);
+    // In onState, a moment ago, the client may have been closed, or the call aborted.
+    if (this.#state === "closed") call.settle({ error: this.#failure });
+    // Sent now it would take the place of a newer one that waits at the server.
+    if ([...this.#sentOn.keys()].some((other) => other.replaces(call))) call.settle({ error: superseded() });
+    if (call.settled) return;
+    call.id = 0n;
+    this.#queue(call);
   }
 
   /** Ends a call that nobody waits for any more; the server is told, if it knows of it. */
   #giveUp(call: Call, error: unknown): void {
-    if (!this.#backlog.remove(call)) this.#sentOn.get(call)?.abandon(call);
+    const connection = this.#backlog.remove(call) ? this.#connection : this.#sentOn.get(call);
+    connection?.abandon(call);
     this.#settle(call, { error });
   }
 
@@ -231,6 +252,8 @@ export class Client {
         return this.#settle(event.call, { frame: event.frame });
       case "failed":
         return this.#settle(event.call, { error: event.error });
+      case "moved":
+        return this.#again(event.call);
       case "greeted":
         this.#failure = undefined;
         this.#openedAt = this.#environment.now();
@@ -253,7 +276,9 @@ export class Client {
     if (!greeted) this.#failure = error;
     if (greeted && this.#environment.now() - this.#openedAt >= GOOD_CONNECTION_MS) this.#attempts = 0;
     const longestMs = Math.min(MIN_BACKOFF_MS * 2 ** Math.min(this.#attempts++, 10), MAX_BACKOFF_MS);
-    this.#backoff = this.#environment.setTimer(() => this.#connect(), this.#environment.random() * longestMs);
+    const askedMs = Math.min(error?.retryAfterMs ?? 0, MAX_RETRY_AFTER_MS);
+    const pauseMs = askedMs + this.#environment.random() * longestMs;
+    this.#backoff = this.#environment.setTimer(() => this.#connect(), pauseMs);
     this.#become("connecting");
   }
 

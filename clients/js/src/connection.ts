@@ -52,11 +52,9 @@ export class Connection {
     this.#flush();
   }
 
-  /** Stops waiting for a call that was sent here. */
+  /** Stops waiting for a call that was sent here, or was to be. */
   abandon(call: Call): void {
-    this.conversation.abandon(call);
-    this.#flush();
-    this.#leaveWhenDone();
+    this.#hand(this.conversation.abandon(call, this.#options.environment.now()));
   }
 
   /** Ends the connection; what was sent fails with an `error()` of its own. */
@@ -97,11 +95,11 @@ export class Connection {
     if (this.conversation.usable) this.#owner.onRoom(this);
   }
 
-  /** After GOAWAY the side that has nothing in flight closes first. */
+  /** After GOAWAY the side that has nothing in flight closes first; and for a silent server nobody waits any more. */
   #leaveWhenDone(): void {
     const { conversation } = this;
-    if (!conversation.draining || !conversation.idle || conversation.closed) return;
-    this.close(() => connectFailed(this.#options.address.url, "the server is going away"));
+    if (!(conversation.draining || conversation.silent) || !conversation.idle || conversation.closed) return;
+    this.close(() => connectFailed(this.#options.address.url, "the server is going away, or silent"));
   }
 
   #flush(): void {

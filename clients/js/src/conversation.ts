@@ -14,16 +14,21 @@ import { HAS_VALUES, packHead, Type, typeName } from "./frame.js";
 import { packHello } from "./messages.js";
 import type { ValueMap } from "./msgpack.js";
 
+// So long a connection may be silent while requests are on their way, until a call that times out takes it for dead.
+export const SILENCE_MS = 20_000;
+
 const EMPTY = new Uint8Array(0);
 
-/** What happened. A call that was answered or has failed is no longer known here. */
+/** What happened. A call that was answered, has failed or is moved is no longer known here. */
 export type Event =
   | { type: "greeted" }
   | { type: "answered"; call: Call; frame: Frame }
   | { type: "failed"; call: Call; error: InferdError }
-  /** The server is leaving: what was sent is finished, nothing more may be. */
+  /** The server is leaving and did not take a call that was sent, or has given it up: it may be sent elsewhere. */
+  | { type: "moved"; call: Call }
+  /** Nothing more may be sent: the server is leaving, or silent. What was sent may still be answered. */
   | { type: "going" }
-  /** Nothing comes any more; every call that was sent has failed. */
+  /** Nothing comes any more; every call that was sent has failed, or is moved. */
   | { type: "ended"; error: InferdError };
 
 export class Conversation {
@@ -33,6 +38,7 @@ export class Conversation {
   models: readonly ValueMap[] = [];
   greeted = false;
   draining = false;
+  silent = false; // a call has timed out, and nothing was heard for long: who knows whether anybody is there
   closed = false;
   readonly #address: string;
   readonly #decoder = new Decoder((frame) => this.#wants(frame));
@@ -42,6 +48,7 @@ export class Conversation {
   #credits = 1;
   #unanswered = 0; // INFERs
   #payloadLimit = 0; // of what the server takes
+  #silentSince = Infinity; // when the first call was sent after which nothing has been received
   #events: Event[] = [];
 
   /** `address` is for error messages. HELLO, with the client's name and token, is in the outbox. */
@@ -53,7 +60,7 @@ export class Conversation {
 
   /** Whether calls may be sent. */
   get usable(): boolean {
-    return this.greeted && !this.draining && !this.closed;
+    return this.greeted && !this.draining && !this.silent && !this.closed;
   }
 
   get hasCredit(): boolean {
@@ -79,6 +86,7 @@ export class Conversation {
     }
     call.id = ++this.#lastId;
     this.#pending.set(call.id, call);
+    this.#silentSince = Math.min(this.#silentSince, now);
     if (request === undefined) {
       this.outbox.push(packHead(Type.STATUS, call.id, EMPTY));
       return;
@@ -90,15 +98,29 @@ export class Conversation {
     this.outbox.push(packHead(Type.INFER, call.id, header, request.payloadBytes, flags), ...request.pieces);
   }
 
-  /** The caller stopped waiting for a call that was sent: an INFER is cancelled, and a late answer forgotten. */
-  abandon(call: Call): void {
-    if (!this.#pending.delete(call.id) || call.request === undefined) return;
-    this.#abandoned.add(call.id);
-    this.outbox.push(packHead(Type.CANCEL, call.id, EMPTY));
+  /**
+   * The caller stopped waiting, for the answer to a call that was sent or to send one. An INFER that was sent is
+   * cancelled, and a late answer forgotten.
+   *
+   * If its time was up after a long silence, nothing may be at the other end any more: a frozen machine, a proxy that
+   * has lost the server. No more calls may be sent here then, so that the next makes a connection that works. The
+   * others stay, because it may just as well be a slow model.
+   */
+  abandon(call: Call, now: number): Event[] {
+    if (this.#pending.delete(call.id) && call.request !== undefined) {
+      this.#abandoned.add(call.id);
+      this.outbox.push(packHead(Type.CANCEL, call.id, EMPTY));
+    }
+    if (now >= call.deadline && call.deadline - this.#silentSince >= SILENCE_MS) {
+      this.#going();
+      this.silent = true;
+    }
+    return this.#take();
   }
 
   /** Bytes have come; they belong to the conversation from here on. */
   received(bytes: Uint8Array): Event[] {
+    this.#silentSince = Infinity;
     try {
       this.#decoder.feed(bytes);
       for (let frame = this.#decoder.next(); frame !== undefined; frame = this.#decoder.next()) this.#onFrame(frame);
@@ -111,6 +133,11 @@ export class Conversation {
 
   /** The connection has ended; `problem` says why, where that is known. */
   lost(problem: string): Event[] {
+    if (this.draining) {
+      // What crossed GOAWAY on the way was never read, and what the server gave up is as good as that.
+      for (const call of this.#pending.values()) this.#events.push({ type: "moved", call });
+      this.#pending.clear();
+    }
     return this.fail(() =>
       this.greeted
         ? connectionLost(this.#address, problem)
@@ -139,6 +166,11 @@ export class Conversation {
     this.#events.push({ type: "ended", error: makeError() });
   }
 
+  /** Says once that nothing more may be sent. */
+  #going(): void {
+    if (this.usable) this.#events.push({ type: "going" });
+  }
+
   #fail(call: Call, error: InferdError): void {
     error.requestId = Number(call.id);
     this.#events.push({ type: "failed", call, error });
@@ -164,7 +196,7 @@ export class Conversation {
         this.outbox.push(packHead(Type.PONG, frame.requestId, EMPTY));
         return;
       case Type.GOAWAY:
-        if (!this.draining) this.#events.push({ type: "going" });
+        this.#going();
         this.draining = true;
         return;
       case Type.WELCOME:
@@ -212,6 +244,12 @@ export class Conversation {
     const call = this.#answered(frame);
     if (call === undefined) return;
     const error = failure();
+    if (error.reason === "DRAINING") {
+      this.#going();
+      this.draining = true;
+      this.#events.push({ type: "moved", call });
+      return;
+    }
     const better = error.reason === "INPUT_MISSING" && call.request ? notATensor(call.request, this.models) : undefined;
     this.#fail(call, better ?? error);
   }

@@ -10,7 +10,7 @@ export interface ClientOptions {
   token?: string | undefined;
   /** What the client calls itself, for the server's log. */
   name?: string | undefined;
-  /** What one attempt to connect may take, in milliseconds; 5,000 by default. */
+  /** What one attempt to connect may take, in milliseconds, more than 0; 5,000 by default. */
   connectTimeoutMs?: number | undefined;
   /** What a call may take, waiting for a connection included, in milliseconds; 30,000 by default. */
   timeoutMs?: number | undefined;
@@ -105,6 +105,14 @@ function checkNames(options: object, known: object): void {
 /** A timeout, which must be finite. Zero or less is legal: a budget that is used up already. */
 export function checkedTimeout(name: string, ms: number): number {
   if (typeof ms !== "number" || !Number.isFinite(ms)) throw fieldValue(name, "must be a finite number of milliseconds");
+  return ms;
+}
+
+/** The time for connecting: without any no attempt can succeed, and the client would make one after the other. */
+export function checkedConnectTimeout(ms: number): number {
+  if (checkedTimeout("connectTimeoutMs", ms) <= 0) {
+    throw fieldValue("connectTimeoutMs", "must be more than 0: an attempt to connect that has no time always fails");
+  }
   return ms;
 }
 

@@ -4,6 +4,10 @@ import { connect } from "node:net";
 import type { Address } from "./address.js";
 import type { Transport, TransportEvents } from "./transport.js";
 
+// The server's own (inferd/serve/listener.py): after so long without a byte the system asks whether the peer is there,
+// and ends the connection within seconds when it is not. By itself it takes two hours. A Unix socket has no such thing.
+const KEEP_IDLE_MS = 30_000;
+
 /** Connects to a TCP or Unix socket. Rejects with an Error that says why it cannot. */
 export function dialSocket(
   address: Exclude<Address, { kind: "websocket" }>,
@@ -25,6 +29,7 @@ export function dialSocket(
     socket.on("connect", () => {
       open = true;
       socket.setNoDelay(true);
+      socket.setKeepAlive(true, KEEP_IDLE_MS);
       resolve({
         get congested() {
           return socket.writableNeedDrain;

@@ -24,7 +24,7 @@ import {
   type Value,
 } from "../src/index.js";
 import { equal, expect, fails, turned, until, type Behaviour } from "./expect.js";
-import { FakeServer, frame, Refusal, Wire } from "./fake-server.js";
+import { FakeServer, frame, Refusal, unpackData, Wire } from "./fake-server.js";
 
 type Scenario = (server: FakeServer, client: Client) => Promise<void>;
 
@@ -588,6 +588,14 @@ const options: Behaviour[] = [
   }),
 ];
 
+/** What a server that is leaving answers to what comes then. */
+const LEAVING = new Refusal({
+  code: "UNAVAILABLE",
+  reason: "DRAINING",
+  message: "the server is going away",
+  retryable: true,
+});
+
 /** Lets time pass until the client has a connection. */
 async function reconnected(server: FakeServer, client: Client): Promise<void> {
   await until(() => {
@@ -638,6 +646,100 @@ const connection: Behaviour[] = [
     },
     () => new FakeServer(1),
   ),
+  behaviour("a call that crosses GOAWAY goes to the next connection unnoticed", async (server, client) => {
+    server.models["left"] = (inputs) => {
+      if (server.connections === 1) throw LEAVING;
+      return inputs;
+    };
+    const calls = [1, 2, 3].map((n) => client.infer("left", { n }));
+    await server.received(3);
+    await until(() => client.state === "connecting", "no more calls for the server that is leaving");
+    calls.push(client.infer("left", { n: 4 }));
+    await reconnected(server, client);
+    equal(
+      (await Promise.all(calls)).map(({ outputs }) => outputs["n"]),
+      [1, 2, 3, 4],
+    );
+    equal(
+      server.requests.map((request) => unpackData(request)["n"]),
+      [1, 2, 3, 1, 2, 3, 4],
+      "once more each, and in their order",
+    );
+    equal([server.connections, server.open], [2, 1]);
+  }),
+  behaviour("so does a call that a server which leaves has not answered when it closes", async (server, client) => {
+    const call = client.infer("held", { n: 1 });
+    await server.received(1);
+    server.goaway();
+    server.drop();
+    await reconnected(server, client);
+    await server.received(2);
+    server.release();
+    equal((await call).outputs, { n: 1 });
+  }),
+  behaviour("a call that is moved has the time that it had, and can still be aborted", async (server, client) => {
+    const controller = new AbortController();
+    const options = [{ timeoutMs: 300 }, { signal: controller.signal }];
+    const calls = options.map((each) => later(client.infer("held", {}, each)));
+    await server.received(2);
+    server.up = false;
+    server.clock.advance(200);
+    server.goaway();
+    server.drop();
+    controller.abort(new Error("no longer"));
+    await fails(calls[1]!, Error, "no longer");
+    server.clock.advance(99);
+    await turned();
+    server.clock.advance(1);
+    await fails(calls[0]!, DeadlineExceeded, "within 300 ms; the request was waiting for a connection");
+  }),
+  behaviour("of the calls with a key that are moved the newest goes on", async (server, client) => {
+    await client.models();
+    const calls = [1, 2, 3].map((n) => later(client.infer("held", { n }, { supersede: "k" })));
+    await server.received(3);
+    server.goaway();
+    const newest = client.infer("echo", { n: 4 }, { supersede: "k" });
+    server.drop();
+    for (const call of calls) await fails(call, Superseded);
+    await reconnected(server, client);
+    equal((await newest).outputs, { n: 4 });
+    equal(server.requests.length, 4);
+  }),
+  behaviour("a call that is moved does not take the place of a newer one that was sent", async (server, client) => {
+    await client.status();
+    const older = later(client.infer("held", { n: 1 }, { supersede: "k" })); // with the id 2
+    await server.received(1);
+    server.goaway();
+    await reconnected(server, client);
+    const newer = client.infer("held", { n: 2 }, { supersede: "k" }); // with the id 1: what is said next is not for it
+    await server.received(2);
+    server.say(frame(Wire.ERROR, { id: 2n, header: LEAVING.header }));
+    await fails(older, Superseded);
+    server.release();
+    equal((await newer).outputs, { n: 2 });
+    equal(server.requests.length, 2);
+  }),
+  behaviour("aborting in onState ends a call that is just being moved", async (server, client) => {
+    server.models["left"] = () => {
+      throw LEAVING;
+    };
+    const controller = new AbortController();
+    client.onState = (state) => state === "connecting" && controller.abort(new Error("no longer"));
+    await client.models();
+    await fails(client.infer("left", {}, { signal: controller.signal }), Error, "no longer");
+    client.onState = undefined;
+    await reconnected(server, client);
+    await client.status();
+    equal(server.requests.length, 1);
+  }),
+  behaviour("closing the client in onState ends the calls that are just being moved", async (server, client) => {
+    server.models["left"] = () => {
+      throw LEAVING;
+    };
+    client.onState = (state) => state === "connecting" && client.close();
+    await client.models();
+    await fails(client.infer("left", {}), Cancelled, "closed");
+  }),
   behaviour("a server that sends everybody away is not stormed", async (server, client) => {
     server.random = 0.999;
     await client.models();
@@ -668,6 +770,48 @@ const connection: Behaviour[] = [
     await reconnected(server, client);
     equal((await client.infer("echo", { n: 1 })).outputs, { n: 1 });
     equal([server.connections, states], [2, ["connecting", "open"]]);
+  }),
+  behaviour("a connection that died without a word is left once a call has timed out on it", async (server, client) => {
+    await client.models();
+    server.freeze();
+    const call = later(client.infer("echo", { n: 1 }, { timeoutMs: 22_000 }));
+    server.clock.advance(22_000);
+    await fails(call, DeadlineExceeded, "on its way");
+    equal([client.state, server.open], ["connecting", 0]);
+    const next = client.infer("echo", { n: 2 });
+    await reconnected(server, client);
+    equal((await next).outputs, { n: 2 });
+    equal(server.connections, 2);
+  }),
+  behaviour(
+    "a connection that died with all its credits is left once silence has lasted 20 s, however short the calls are",
+    async (server, client) => {
+      await client.models();
+      server.freeze();
+      for (const state of ["open", "open", "open", "connecting"]) {
+        const call = later(client.infer("echo", {}, { timeoutMs: 5_000 }));
+        server.clock.advance(5_000);
+        await fails(call, DeadlineExceeded);
+        equal(client.state, state);
+      }
+      await reconnected(server, client);
+      equal((await client.infer("echo", { n: 2 })).outputs, { n: 2 });
+    },
+    () => new FakeServer(1),
+  ),
+  behaviour("a slow model's answer is still taken after silence has sent new calls on", async (server, client) => {
+    const slow = client.infer("held", { n: 1 });
+    await server.received(1);
+    const call = later(client.infer("held", {}, { timeoutMs: 22_000 }));
+    await server.received(2);
+    server.clock.advance(22_000);
+    await fails(call, DeadlineExceeded);
+    await reconnected(server, client);
+    equal((await client.infer("echo", { n: 2 })).outputs, { n: 2 });
+    equal([server.connections, server.open], [2, 2]);
+    server.release();
+    equal((await slow).outputs, { n: 1 });
+    await until(() => server.open === 1, "the old connection is closed");
   }),
   behaviour(
     "calls that were not sent wait for the next connection, in their order",
@@ -777,6 +921,29 @@ const connection: Behaviour[] = [
     equal((await call).outputs, { n: 1 });
     client.close();
   }),
+  behaviour("a server that says when to come back is left alone until then, or for a minute", async (server, other) => {
+    other.close();
+    await turned();
+    for (const [saysMs, waitsMs] of [
+      [5_000, 5_000],
+      [1e300, 60_000],
+    ]) {
+      server.opening = frame(Wire.ERROR, {
+        header: { code: "RESOURCE_EXHAUSTED", reason: "GUESSING", retryable: true, retry_after_ms: saysMs },
+      });
+      const attempts = server.attempts + 1;
+      const client = server.client({ timeoutMs: 100_000 });
+      const call = later(client.infer("echo", { n: 1 }));
+      await until(() => server.attempts === attempts && server.open === 0, "a refusal");
+      server.opening = undefined;
+      server.clock.advance(waitsMs!);
+      await turned();
+      equal(server.attempts, attempts);
+      server.clock.advance(50);
+      equal((await call).outputs, { n: 1 });
+      client.close();
+    }
+  }),
   behaviour("something else on the port is said to be that", async (server) => {
     server.opening = new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n");
     const client = server.client();
@@ -846,6 +1013,9 @@ const connection: Behaviour[] = [
     }
     await fails(() => new Client(`inferd+unix:///${"x".repeat(107)}`), ConfigError, "at most 107 bytes");
     await fails(() => new Client("ws://h", { timeoutMs: NaN }), InvalidArgument, "'timeoutMs'");
+    for (const connectTimeoutMs of [0, -1, NaN, Infinity]) {
+      await fails(() => new Client("ws://h", { connectTimeoutMs }), InvalidArgument, "'connectTimeoutMs' must be");
+    }
     await fails(() => new Client("ws://h", { token: 7 as never }), InvalidArgument, "'token' must be text");
     await fails(() => new Client("ws://h", { token: "" }), InvalidArgument, "'token' must be 1 to 1024 characters");
     await fails(

@@ -32,10 +32,19 @@ class Link {
     return this.conversation.received(bytes.slice());
   }
 
-  call(now = 0): Call {
-    const call = new Call(Type.INFER, 1000, 1000, (_: Outcome) => {}, encodeRequest("echo", { text: "x" }));
+  call(now = 0, deadline = 1000): Call {
+    const call = this.unsent(deadline);
     this.conversation.send(call, now);
     return call;
+  }
+
+  unsent(deadline: number): Call {
+    return new Call(Type.INFER, deadline, 1000, (_: Outcome) => {}, encodeRequest("echo", { text: "x" }));
+  }
+
+  /** What follows when a call's time is up. */
+  expire(call: Call): string[] {
+    return this.conversation.abandon(call, call.deadline).map(({ type }) => type);
   }
 
   status(): Call {
@@ -101,8 +110,8 @@ test("giving up cancels; the credit comes back with the answer, and not before",
   const link = new Link(1);
   const call = link.call();
   link.written();
-  link.conversation.abandon(call);
-  link.conversation.abandon(call);
+  link.conversation.abandon(call, 0);
+  link.conversation.abandon(call, 0);
   assert.deepEqual(
     link.written().map(({ type, id }) => [type, id]),
     [[Type.CANCEL, 1n]],
@@ -120,7 +129,7 @@ test("giving up in the middle of an answer, which is read on to its end", () => 
   const call = link.call();
   const bytes = large(1n);
   link.hear(bytes.subarray(0, 50_000));
-  link.conversation.abandon(call);
+  link.conversation.abandon(call, 0);
   assert.deepEqual(link.hear(bytes.subarray(50_000)), []);
   assert.equal(link.conversation.hasCredit, true);
   const next = link.call();
@@ -131,7 +140,7 @@ test("a STATUS that is given up is not cancelled, and its answer is forgotten", 
   const link = new Link();
   const call = link.status();
   link.written();
-  link.conversation.abandon(call);
+  link.conversation.abandon(call, 0);
   assert.deepEqual(link.written(), []);
   assert.deepEqual(link.hear(frame(Wire.STATUS, { id: 1n, payload: encode({}), hasValues: true })), []);
 });
@@ -183,6 +192,30 @@ test("after GOAWAY nothing may be sent, what was sent is answered, and it is sai
   assert.ok(link.conversation.idle);
 });
 
+test("what the server did not take because it is leaving is moved, and DRAINING says as much as GOAWAY", () => {
+  const link = new Link();
+  for (const id of [1n, 2n]) assert.equal(link.call().id, id);
+  const draining = (id: bigint) =>
+    frame(Wire.ERROR, { id, header: { code: "UNAVAILABLE", reason: "DRAINING", retryable: true } });
+  assert.deepEqual(link.hear(draining(2n)), ["going", "moved 2"]);
+  assert.equal(link.conversation.usable, false);
+  assert.deepEqual(link.hear(frame(Wire.GOAWAY)), []);
+  assert.deepEqual(link.hear(draining(1n)), ["moved 1"]);
+  assert.ok(link.conversation.idle);
+});
+
+test("what is unanswered when a server that is leaving closes was not taken, or given up: it is moved", () => {
+  const link = new Link();
+  link.call();
+  link.hear(frame(Wire.GOAWAY));
+  const events = link.conversation.lost("");
+  assert.deepEqual(
+    events.map(({ type }) => type),
+    ["moved", "ended"],
+  );
+  assert.deepEqual(link.conversation.lost(""), []);
+});
+
 test("bytes that are not the protocol end it: what was sent fails, and nothing is heard afterwards", () => {
   const link = new Link();
   link.call();
@@ -190,4 +223,54 @@ test("bytes that are not the protocol end it: what was sent fails, and nothing i
   assert.deepEqual(link.hear(new TextEncoder().encode("HTTP/1.1 502 Bad Gateway")), ["failed 1", "ended"]);
   assert.deepEqual(link.hear(frame(Wire.PING)), []);
   assert.deepEqual(link.written(), []);
+});
+
+test("after a long silence a timeout ends the conversation for new calls; what was sent may still be answered", () => {
+  const link = new Link();
+  const slow = link.call(0, 500_000);
+  const call = link.call(5_000, 20_000);
+  assert.deepEqual(link.expire(call), ["going"]);
+  assert.deepEqual([link.conversation.usable, link.conversation.silent], [false, true]);
+  assert.deepEqual(link.hear(frame(Wire.GOAWAY)), [], "which changes nothing, and is not said twice");
+  assert.deepEqual(link.hear(resultFrame(slow.id, {}, 4)), ["answered 1"]);
+});
+
+test("a silent connection that ends is lost for those on it", () => {
+  const link = new Link();
+  const call = link.call(0, 20_000);
+  link.call(0, 500_000);
+  link.expire(call);
+  assert.deepEqual(
+    link.conversation.lost("").map(({ type }) => type),
+    ["failed", "ended"],
+  );
+});
+
+test("silence adds up over short calls, each of which is over long before", () => {
+  const link = new Link(100);
+  for (const now of [0, 5_000, 10_000, 15_000, 18_500]) {
+    assert.deepEqual(link.expire(link.call(now, now + 1_000)), []);
+  }
+  assert.deepEqual(link.expire(link.call(19_500, 20_500)), ["going"]);
+});
+
+test("whoever says anything is there, and a call that is given up says nothing of the connection", () => {
+  const link = new Link();
+  const slow = link.call(0, 30_000);
+  const quick = link.call();
+  link.hear(resultFrame(quick.id, {}, 4));
+  assert.deepEqual(link.expire(slow), []);
+  const left = link.call(0, 500_000);
+  assert.deepEqual(link.conversation.abandon(left, 499_999), []);
+  assert.ok(link.conversation.usable);
+});
+
+test("a call that waited for a credit in vain counts as one that was sent: the silent server has the credits", () => {
+  const link = new Link(1);
+  assert.deepEqual(link.expire(link.unsent(100_000)), [], "nothing was asked, so silence is no wonder");
+  assert.deepEqual(link.expire(link.call(0, 1_000)), []);
+  link.written();
+  assert.deepEqual(link.expire(link.unsent(19_999)), []);
+  assert.deepEqual(link.expire(link.unsent(20_000)), ["going"]);
+  assert.deepEqual(link.written(), [], "and there is nothing to cancel");
 });

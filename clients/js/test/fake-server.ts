@@ -259,6 +259,11 @@ export class FakeServer {
     for (const session of [...this.#sessions]) session.end();
   }
 
+  /** From here on nothing is taken from the connections there are, or said on them, and nothing closes them. */
+  freeze(): void {
+    for (const session of this.#sessions) session.frozen = true;
+  }
+
   get open(): number {
     return this.#sessions.size;
   }
@@ -277,6 +282,7 @@ class Session implements Transport {
   readonly #server: FakeServer;
   readonly #unanswered = new Set<bigint>();
   #bytes = new Uint8Array(0);
+  frozen = false;
 
   constructor(
     server: FakeServer,
@@ -290,6 +296,7 @@ class Session implements Transport {
   }
 
   send(parts: readonly Uint8Array[]): void {
+    if (this.frozen) return;
     for (const part of parts) {
       const joined = new Uint8Array(this.#bytes.length + part.length);
       joined.set(this.#bytes);
@@ -312,6 +319,7 @@ class Session implements Transport {
 
   /** Hands bytes to the client in the server's pieces, each in memory of its own. */
   say(bytes: Uint8Array): void {
+    if (this.frozen) return;
     for (let at = 0; at < bytes.length; at += this.#server.piece) {
       this.events.onBytes(bytes.slice(at, Math.min(at + this.#server.piece, bytes.length)));
     }

@@ -1,7 +1,7 @@
 /** Real sockets whose other end does not behave: it does not read, does not greet, or is not there. */
 
 import assert from "node:assert/strict";
-import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { createServer, Socket, type AddressInfo, type Server } from "node:net";
 import { test } from "node:test";
 import { encode } from "@msgpack/msgpack";
 import { Client, DeadlineExceeded, Unavailable } from "../src/index.js";
@@ -114,6 +114,19 @@ test("an IPv6 address is written in brackets", async (t) => {
   if (!listens) return t.skip("there is no IPv6 here");
   const client = new Client(`inferd://[::1]:${(server.address() as AddressInfo).port}`);
   assert.deepEqual(await client.models(), []);
+  client.close();
+  server.close();
+});
+
+test("the system asks a server that has been silent for 30 s whether it is there", async (t) => {
+  const keepAlive = t.mock.method(Socket.prototype, "setKeepAlive");
+  const [server, url] = await listening((socket) => socket.resume().write(WELCOME));
+  const client = new Client(url);
+  await client.models();
+  assert.deepEqual(
+    keepAlive.mock.calls.map((call) => call.arguments),
+    [[true, 30_000]],
+  );
   client.close();
   server.close();
 });
