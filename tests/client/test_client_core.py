@@ -666,6 +666,18 @@ def test_a_silent_connection_that_ends_is_lost_for_those_on_it() -> None:
     assert slow.state == DONE and isinstance(slow.error, Unavailable) and slow.error.reason == "CONNECTION_LOST"
 
 
+def test_silence_counts_for_those_without_a_credit() -> None:
+    """Every credit is with a call that was given up before the silence was a long one: no call is ever sent again."""
+    link = Link(credits=1)
+    expired(link, link.call(now=100.0, deadline=105.0))
+    early, late = link.call(now=110.0, deadline=115.0), link.call(now=118.0, deadline=125.0)
+    assert early.state == late.state == WAITING
+    expired(link, early)
+    assert link.conversation.usable
+    expired(link, late)
+    assert not link.conversation.usable
+
+
 def test_silence_adds_up_over_short_calls() -> None:
     """Each of them is over long before; together they have heard nothing for too long."""
     link = Link(credits=100)

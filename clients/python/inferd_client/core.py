@@ -184,16 +184,17 @@ class Conversation:
         """
         if call.state == WAITING and call in self._waiting:
             self._waiting.remove(call)
-        elif call.state == GRANTED:
+        # Also of one that waited for a credit: those may all be with calls that were given up long before.
+        if call.expired and call.deadline - self._silent_since >= SILENCE_S:
+            self.silent = True
+            self._move_waiting()
+        if call.state == GRANTED:
             self._give_credit_back(call)
         elif call.state == SENT:
             del self._pending[call.id]
             if call.kind == f.INFER:
                 self._abandoned.add(call.id)
                 self.outbox.append(self._peer.send(f.CANCEL, request_id=call.id))
-            if call.expired and call.deadline - self._silent_since >= SILENCE_S:
-                self.silent = True
-                self._move_waiting()
         self._leave(call, DONE)
 
     def cancel(self, call: Call) -> None:
