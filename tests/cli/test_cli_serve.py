@@ -265,14 +265,21 @@ def test_a_standard_output_that_nobody_reads_stops_nobody(tmp_path: Path) -> Non
 
 
 def test_a_standard_output_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
-    """A full disk, and a reader that is gone, as behind `| head -1`."""
+    """A full disk, and a reader that is gone, as behind `| head -1`: also a model that prints is loaded and answers."""
+    import numpy as np
+    from inferd_client import Client
+
+    text = MODEL.format(more="def load(self, device): print('loading')")
+    (tmp_path / "net.py").write_text(text.replace("return {", "print('a batch'); return {"))
     read, gone = os.pipe()
     os.close(read)
     for sink in (os.open("/dev/full", os.O_WRONLY), gone):
-        process = start(tmp_path, "echo", stdout=sink)
+        process = start(tmp_path, "net.py:Model", stdout=sink)
         os.close(sink)
         with ending(process):
             assert asked(tmp_path, process)["state"] == "ready"
+            with Client(f"inferd+unix://{tmp_path / 'inferd.sock'}") as client:
+                assert client.infer("model", {"x": np.ones(1, np.float32)})["y"].tolist() == [1]
         assert "Traceback" not in (tmp_path / "log").read_text()
 
 
