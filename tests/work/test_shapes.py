@@ -312,6 +312,61 @@ def test_texts_and_lists_are_split_and_joined(worker: Worker) -> None:
     assert answer["running"].shape == (150, 5)
 
 
+NUMPY = """
+import numpy as np
+
+class Arrays:
+    inputs = {"x": ("FP32", (2,))}
+
+    def forward(self, batch):
+        return {"y": [np.asarray(row) * 2 for row in batch["x"]]}
+
+
+class Scalars(Arrays):
+    def forward(self, batch):
+        return {"y": [row.sum() for row in batch["x"].numpy()]}
+
+
+class Mixed(Arrays):
+    def forward(self, batch):
+        return {"y": [np.zeros(2), "text", np.zeros(2)]}
+
+
+class Texts(Arrays):
+    def forward(self, batch):
+        return {"y": [np.array(["text"]) for _ in batch["x"]]}
+
+
+class Single(Arrays):
+    def forward(self, batch):
+        return [{"y": np.array(row.sum(), dtype=np.float32)} for row in batch["x"].numpy()]
+"""
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    path = tmp_path_factory.mktemp("arrays") / "arrays.py"
+    path.write_text(NUMPY)
+    names = ("Arrays", "Scalars", "Mixed", "Texts", "Single")
+    return Worker(*[ModelConfig(name.lower(), f"{path}:{name}") for name in names])
+
+
+def test_a_list_of_arrays_or_of_numpys_numbers_is_a_column_too(arrays: Worker) -> None:
+    """Of single items and of a request of rows: arrays are stacked, and numbers are values."""
+    one, rows = Ask(x=torch.ones(2)), Ask(2, x=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert [answer["y"].tolist() for answer in arrays.ask("arrays", one, rows)] == [[2, 2], [[2, 4], [6, 8]]]
+    assert arrays.ask("scalars", one, rows) == [{"y": 2.0}, {"y": [3.0, 7.0]}]
+    assert arrays.ask("mixed", Ask(3, x=torch.ones(3, 2))) == [Failed("OUTPUT_INVALID")]
+    assert arrays.ask("texts", one, rows) == [Failed("OUTPUT_INVALID")] * 2
+
+
+def test_an_array_without_dimensions_stays_one(arrays: Worker) -> None:
+    """Its shape is (), and (n,) for n rows."""
+    one, rows = arrays.ask("single", Ask(x=torch.ones(2)), Ask(3, x=torch.ones(3, 2)))
+    assert one["y"].shape == () and one["y"].item() == 2
+    assert rows["y"].tolist() == [2, 2, 2]
+
+
 # ---- memory
 
 
