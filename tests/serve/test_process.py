@@ -17,7 +17,7 @@ from inferd_client import Client
 
 import inferd
 from inferd.config import ModelConfig
-from inferd.errors import ModelLoadError
+from inferd.errors import ConfigError, InferdError, ModelLoadError
 from inferd.serve import process, workers
 from inferd.serve.process import ProcessExecutor
 from tests.running import Daemon, double, running
@@ -187,6 +187,19 @@ def test_a_fork_server_that_cannot_be_made_comes_later(tmp_path: Path, monkeypat
             os.kill(executor_of(daemon)._fork_server.pid, signal.SIGKILL)
             daemon.until(lambda: tries >= 3)
         assert client.infer("double", {"x": ONE}, timeout_ms=20_000)["y"].tolist() == [2]
+
+
+def test_a_start_without_a_process_for_the_fork_server_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what, why, and what to do; it is no mistake in the configuration, and all that was there is closed."""
+    monkeypatch.setattr(process, "FORK_SERVER", "of which none is kept")
+    monkeypatch.setattr(process.subprocess, "Popen", refuse(errno.EAGAIN))
+    says = r"fork server: Resource temporarily unavailable; .*ulimit -u"
+    with pytest.raises(InferdError, match=says) as raised, running(tmp_path, double("Double")):
+        pytest.fail("it serves")
+    assert not isinstance(raised.value, ConfigError)
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and "slab" in os.readlink(fd)]
 
 
 # ---- no descriptor
