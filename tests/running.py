@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,16 @@ class Daemon:
                     await asyncio.sleep(0.002)
 
         asyncio.run_coroutine_threadsafe(wait(), self._loop).result(timeout_s + 1)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """SIGTERM. Fails when the process has not ended after 20 seconds, and then it is killed: nobody shall wait for it
+    in silence."""
+    process.terminate()
+    try:
+        process.wait(20)
+    finally:
+        process.kill()
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Executor(Protocol):
     """Starts workers and carries packets to them. No call waits."""
 
     async def start(self, events: WorkerEvents, slab: Region) -> None:
-        """Makes ready to spawn workers that read `slab`."""
+        """Makes ready to spawn workers that read `slab`. Raises InferdError when the system has no process for that."""
 
     def spawn(self, worker: int, device: str, settings: Settings, warm_up: bool) -> Region:
         """Begins a worker on `device` with the models of `settings`; returns its arena. With `warm_up` it measures how

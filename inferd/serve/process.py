@@ -19,6 +19,7 @@ from typing import Any
 
 from inferd import log
 from inferd.config import MIB, Settings
+from inferd.errors import InferdError
 from inferd.memory import Region
 from inferd.serve.executor import WorkerEvents
 from inferd.wire import batch as b
@@ -58,6 +59,7 @@ class ProcessExecutor:
         self._processes: dict[int, _Process] = {}
         self._buffer = bytearray(b.MAX_PACKET_BYTES)
         self._view = memoryview(self._buffer)
+        self._running = False
         self._closing = False
         cores = len(os.sched_getaffinity(0))
         # The loop keeps a core for itself; the workers share the others.
@@ -67,7 +69,14 @@ class ProcessExecutor:
         self._events = events
         self._slab = slab
         self._loop = asyncio.get_running_loop()
-        self._launch()
+        try:
+            self._launch()
+        except OSError as error:
+            raise InferdError(
+                f"cannot start the fork server: {error.strerror}; free what the system lacks, or raise its limit "
+                "(ulimit -u for processes, ulimit -n for descriptors; TasksMax= and LimitNOFILE= of a systemd unit)"
+            ) from error
+        self._running = True
 
     def _launch(self) -> None:
         with contextlib.ExitStack() as kept:
@@ -283,8 +292,9 @@ class ProcessExecutor:
 
     async def close(self) -> None:
         self._closing = True
-        await self._end_workers()
-        await self._end_fork_server()
+        if self._running:
+            await self._end_workers()
+            await self._end_fork_server()
 
     async def _end_workers(self) -> None:
         for worker in list(self._processes):

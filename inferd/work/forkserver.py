@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 import traceback
+from typing import Any
 
 import msgpack
 
@@ -130,9 +131,31 @@ def _fork(control: socket.socket, fds: list[int]) -> int:
     finally:
         log.flush()
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            with contextlib.suppress(Exception):  # the model may have put anything in its place
                 stream.flush()
         os._exit(status)
+
+
+class _Prints(io.FileIO):
+    """Where prints go. What is not taken is lost: that nobody reads any more, or a disk is full, is no fault of the
+    model's, whose print would raise it."""
+
+    def write(self, data: Any) -> int:
+        written = None
+        with contextlib.suppress(OSError):
+            written = super().write(data)
+        return memoryview(data).nbytes if written is None else written
+
+
+def take_prints() -> None:
+    """From here on what is printed is written line by line, each line at once and whole: in a pipe, too, and with
+    PYTHONUNBUFFERED."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            raw = io.BufferedWriter(_Prints(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True))
 
 
 def main() -> None:
@@ -142,8 +165,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import inferd.work.worker  # noqa: F401  (torch, once for all workers)
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # what a model prints is seen when it is printed, in a pipe too
+    take_prints()
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -64,20 +64,23 @@ class Requests:
 class Padding:
     """What padding a batch has: its rows' own lengths, and how much of it is real.
 
-    `lengths` has, for the position of each size that varies, every row's own size and the size after padding.
+    `lengths` has, for the position of each size that varies, every row's own size and the size after padding: a pair
+    for each input whose sizes there are not those of another.
     """
 
     __slots__ = ("lengths", "padded", "real")
 
     def __init__(self) -> None:
-        self.lengths: dict[int, tuple[list[int], int]] = {}
+        self.lengths: dict[int, list[tuple[list[int], int]]] = {}
         self.real = 0
         self.padded = 0
 
     def add(self, dims: Sequence[int], sizes: list[list[int]], longest: Sequence[int], real: int, padded: int) -> None:
         """One input: for each of `dims` the rows' own `sizes`; its elements before and after padding."""
         for dim, own, length in zip(dims, sizes, longest, strict=True):
-            self.lengths.setdefault(dim, (own, length))
+            known = self.lengths.setdefault(dim, [])
+            if (own, length) not in known:
+                known.append((own, length))
         self.real += real
         self.padded += padded
 

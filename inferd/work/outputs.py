@@ -222,15 +222,22 @@ def sort_out(outputs: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[
     for name, value in outputs.items():
         if not isinstance(name, str):
             raise OutputError(f"the names of a result must be text, got {name!r}")
+        value = without_numpy(value)
         if isinstance(value, torch.Tensor):
             tensors[name] = value
-        elif isinstance(value, np.ndarray):
-            tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
-        elif isinstance(value, np.generic):
-            values[name] = value.item()
         else:
             values[name] = value
     return tensors, values
+
+
+def without_numpy(value: Any) -> Any:
+    """An array as a tensor, a scalar of numpy's as a value; anything else as it is. Raises OutputError."""
+    if isinstance(value, np.ndarray):
+        try:
+            return torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape)  # () has become (1,)
+        except (TypeError, ValueError) as error:
+            raise OutputError(f"an array of dtype {value.dtype} cannot be sent: {error}") from error
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def packed(values: Mapping[str, Any]) -> bytes:
@@ -257,7 +264,7 @@ def as_columns(outputs: Any, rows: int) -> dict[str, Any] | list[Any]:
                 size = column.shape[0] if column.ndim else -1
             elif isinstance(column, np.ndarray):
                 size = len(column) if column.ndim else -1
-                column = torch.from_numpy(np.ascontiguousarray(column)) if column.ndim else column
+                column = without_numpy(column)
             elif isinstance(column, list | tuple):
                 size = len(column)
             else:

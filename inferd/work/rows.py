@@ -121,11 +121,14 @@ def concatenate(pieces: list[dict[str, Any] | list[Any]]) -> dict[str, Any] | li
 
 def stacked(name: str, column: Any) -> Any:
     """The column of one request: tensors of its rows as one tensor, values in a list."""
-    if isinstance(column, torch.Tensor) or not any(isinstance(row, torch.Tensor) for row in column):
+    if isinstance(column, torch.Tensor):
+        return column
+    column = [outputs.without_numpy(row) for row in column]
+    if not any(isinstance(row, torch.Tensor) for row in column):
         return column
     if any(not isinstance(row, torch.Tensor) or row.shape != column[0].shape for row in column):
         raise OutputError(f"output {name!r} has a different shape in each row; a request of many rows needs one")
-    return torch.stack(list(column))
+    return torch.stack(column)
 
 
 def join(results: list[Any]) -> dict[str, Any]:

@@ -40,6 +40,11 @@ def detail_of(error: BaseException) -> str:
     return b.escaped("".join(traceback.format_exception(error)))[-b.MAX_DETAIL_CHARS :]
 
 
+class Ambiguous(OutputError):
+    """An output that is to be cut has the padded length of several inputs whose rows have different lengths. With fewer
+    rows it can be told whose it is; of one row nothing is cut."""
+
+
 class Failure:
     """One row that failed alone, in the place of its result."""
 
@@ -210,7 +215,7 @@ class Run:
 
     def _cuts(self, found: dict[str, Any]) -> dict[str, list[Cut]]:
         """Which outputs are to be cut back to each row's own length: those declared with −1 where a padded input has
-        it, if they have its length."""
+        it, if they have its length. Raises Ambiguous."""
         padding = self.padding
         cuts: dict[str, list[Cut]] = {}
         if padding.even:
@@ -221,9 +226,11 @@ class Run:
                 continue
             for dim, size in enumerate(spec.shape):
                 if size == -1 and dim in padding.lengths:
-                    own, longest = padding.lengths[dim]
-                    if column.shape[dim + 1] == longest:
-                        cuts.setdefault(spec.name, []).append((dim, own))
+                    fitting = [own for own, longest in padding.lengths[dim] if column.shape[dim + 1] == longest]
+                    if len(fitting) > 1:
+                        raise Ambiguous(f"output {spec.name!r} has the padded length of several inputs")
+                    if fitting:
+                        cuts.setdefault(spec.name, []).append((dim, fitting[0]))
         return cuts
 
     def _forward(self, batch: Any) -> Any:
@@ -263,10 +270,7 @@ class Run:
                     kinds.setdefault(rows_of.kind(items[row], served), []).append(row)
                 self._preprocess_s += time.perf_counter() - started
             for kind, members in kinds.items():
-                self.padding = Padding()
-                chosen = [items[row] for row in members]
-                collated = chosen if kind is None else rows_of.collate(chosen, served, self.padding)
-                self._spread(results, members, self.columns(collated, len(members)))
+                self._results_of_kind(results, members, items, kind is not None)
         if served.postprocess is not None:
             for row, result in enumerate(results):
                 if not isinstance(result, Failure):
@@ -275,6 +279,20 @@ class Run:
                     except BaseException as error:
                         results[row] = Failure(self._runner.reason(error), detail_of(error))
         return results
+
+    def _results_of_kind(self, results: list[Any], members: list[int], items: list[Any], stacks: bool) -> None:
+        """The results of those rows, whose items were preprocessed to one kind."""
+        self.padding = Padding()
+        chosen = [items[row] for row in members]
+        try:
+            collated = rows_of.collate(chosen, self._served, self.padding) if stacks else chosen
+            self._spread(results, members, self.columns(collated, len(members)))
+        except Ambiguous:
+            if len(self._requests) > 1:
+                raise  # the daemon runs the halves of the batch
+            middle = len(members) // 2
+            for half in (members[:middle], members[middle:]):
+                self._results_of_kind(results, half, items, stacks)
 
     @staticmethod
     def _row(batch: dict[str, Any], row: int, own: bool) -> dict[str, Any]:

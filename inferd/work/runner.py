@@ -34,6 +34,11 @@ BUSY = 0.5
 Cut = tuple[int, list[int]]
 
 
+class Stopped(BaseException):
+    """The daemon wants nothing more of this worker, or is gone. No Exception, and no SystemExit: a model can raise
+    those."""
+
+
 class DeviceBroken(Exception):
     """The device answers with errors whatever is asked of it; only a new process can use it again."""
 
@@ -42,8 +47,8 @@ class Runner:
     """A device with every model loaded on it.
 
     `slab` holds the requests' payloads, `arena` takes the results; `wait_for_room` blocks until the loop process has
-    given parts of the arena back (through `give_back`). It is handed packets to send first: what is finished of the
-    batch, since those who wait for it may be the ones to make room.
+    given parts of the arena back (through `give_back`), or raises Stopped. It is handed packets to send first: what is
+    finished of the batch, since those who wait for it may be the ones to make room.
     """
 
     def __init__(self, device: str, slab: Region, arena: Region, wait_for_room: Callable[[list[bytes]], None]) -> None:
@@ -137,7 +142,7 @@ class Runner:
         freed: list[int],
         prepared: list[int],
     ) -> list[bytes]:
-        """The DONE or RAISED packets for a batch, mostly one. Raises DeviceBroken."""
+        """The DONE or RAISED packets for a batch, mostly one. Raises DeviceBroken, and Stopped."""
         started = time.perf_counter()
         if freed:
             self._arena.give_back(freed)
@@ -152,7 +157,7 @@ class Runner:
             else:
                 with torch.inference_mode():
                     run.compute()
-        except DeviceBroken:
+        except (DeviceBroken, Stopped):
             raise
         except BaseException as error:
             run.give_up()

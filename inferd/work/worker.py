@@ -5,6 +5,7 @@ Nothing here waits for anything but its channel, and nothing is shared but the s
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -17,7 +18,7 @@ from inferd.config import ModelConfig
 from inferd.memory import Region
 from inferd.wire import batch as b
 from inferd.work import ahead
-from inferd.work.runner import DeviceBroken, Runner
+from inferd.work.runner import DeviceBroken, Runner, Stopped
 
 # Exit statuses that say why a worker went, for the log.
 EXIT_REFUSED, EXIT_DEVICE_BROKEN = 3, 4
@@ -32,20 +33,20 @@ class Channel:
         self._view = memoryview(self._buffer)
 
     def receive(self) -> list[Any]:
-        """The next packet. Raises SystemExit when the daemon is gone."""
+        """The next packet. Raises Stopped when the daemon is gone."""
         nbytes, _, flags, _ = self._sock.recvmsg_into([self._buffer])
         if nbytes == 0:
-            raise SystemExit(0)
+            raise Stopped
         if flags & socket.MSG_TRUNC:
             raise RuntimeError("a packet was cut; the daemon sent more than MAX_PACKET_BYTES")
         return b.unpack(self._view[:nbytes])
 
     def send(self, packet: bytes) -> None:
-        """Sends one packet."""
+        """Sends one packet. Raises Stopped when the daemon is gone."""
         try:
             self._sock.send(packet)
         except (BrokenPipeError, ConnectionResetError):
-            raise SystemExit(0) from None
+            raise Stopped from None
 
 
 def main(
@@ -64,7 +65,7 @@ def main(
         link.send(b.pack(b.STARVED))
         message = link.receive()
         if message[0] == b.STOP:
-            raise SystemExit(0)
+            raise Stopped
         runner.give_back(message[1])
 
     runner = Runner(spec["device"], slab, arena, wait_for_room)
@@ -72,14 +73,15 @@ def main(
     # What loading made stays for good; a collector that walks torch's heap costs others 100 ms at p99.
     gc.collect()
     gc.freeze()
-    for packet in packets:
-        link.send(packet)
-    if b.unpack(packets[-1])[0] == b.REFUSED:
-        raise SystemExit(EXIT_REFUSED)
-    if runner.preprocesses:
-        ahead.start(runner, ahead_channel)
-    with torch.inference_mode():
-        _serve(link, runner)
+    with contextlib.suppress(Stopped):
+        for packet in packets:
+            link.send(packet)
+        if b.unpack(packets[-1])[0] == b.REFUSED:
+            raise SystemExit(EXIT_REFUSED)
+        if runner.preprocesses:
+            ahead.start(runner, ahead_channel)
+        with torch.inference_mode():
+            _serve(link, runner)
 
 
 def _serve(link: Channel, runner: Runner) -> None:
@@ -100,4 +102,4 @@ def _serve(link: Channel, runner: Runner) -> None:
         elif kind == b.FREE:
             runner.give_back(message[1])
         else:
-            raise SystemExit(0)
+            raise Stopped

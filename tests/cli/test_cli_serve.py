@@ -22,6 +22,7 @@ from inferd.config import SETTINGS, Settings
 from inferd.errors import ConfigError
 from inferd.serve import daemon
 from inferd.wire.address import Address
+from tests.running import end
 
 START_TIMEOUT_S = 60.0
 MODEL = """
@@ -42,14 +43,15 @@ def serving(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], 
     start = [sys.executable, "-P", "-m", "inferd", "serve", *words, "--listen", url, "--device", "cpu"]
     with subprocess.Popen(start, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "is ready" in line:
-                break
-        yield process, said
-        process.terminate()
-        process.wait(20)
+        try:
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                if "is ready" in line:
+                    break
+            yield process, said
+        finally:
+            end(process)
 
 
 def refusal(folder: Path, *words: str) -> str:
@@ -57,6 +59,13 @@ def refusal(folder: Path, *words: str) -> str:
     with serving(folder, *words) as (process, said):
         assert process.wait(20) == 78, said
     return "".join(said)
+
+
+def test_a_test_that_fails_ends_its_daemon(tmp_path: Path) -> None:
+    """And is told so, instead of waiting for ever."""
+    with pytest.raises(AssertionError, match="fails"), serving(tmp_path, "echo") as (process, said):
+        raise AssertionError("fails")
+    assert process.returncode == 0, said
 
 
 @pytest.mark.parametrize("executor", ["process", "inline"])
@@ -190,8 +199,7 @@ def test_who_connects_while_models_load_is_refused(tmp_path: Path) -> None:
             with socket.socket() as other, pytest.raises(OSError, match="in use"):
                 other.bind(("127.0.0.1", port))
         finally:
-            process.terminate()
-            process.wait(20)
+            end(process)
     assert not (tmp_path / "inferd.sock").exists()
 
 
@@ -265,14 +273,21 @@ def test_a_standard_output_that_nobody_reads_stops_nobody(tmp_path: Path) -> Non
 
 
 def test_a_standard_output_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
-    """A full disk, and a reader that is gone, as behind `| head -1`."""
+    """A full disk, and a reader that is gone, as behind `| head -1`: also a model that prints is loaded and answers."""
+    import numpy as np
+    from inferd_client import Client
+
+    text = MODEL.format(more="def load(self, device): print('loading')")
+    (tmp_path / "net.py").write_text(text.replace("return {", "print('a batch'); return {"))
     read, gone = os.pipe()
     os.close(read)
     for sink in (os.open("/dev/full", os.O_WRONLY), gone):
-        process = start(tmp_path, "echo", stdout=sink)
+        process = start(tmp_path, "net.py:Model", stdout=sink)
         os.close(sink)
         with ending(process):
             assert asked(tmp_path, process)["state"] == "ready"
+            with Client(f"inferd+unix://{tmp_path / 'inferd.sock'}") as client:
+                assert client.infer("model", {"x": np.ones(1, np.float32)})["y"].tolist() == [1]
         assert "Traceback" not in (tmp_path / "log").read_text()
 
 

@@ -20,6 +20,7 @@ from inferd.wire.messages import Hello, Infer
 from inferd.wire.peer import CLIENT, Frame, Peer
 from inferd.wire.tensor import layout
 from inferd.wire.values import pack_values
+from tests.running import end
 
 MODELS = Path(__file__).with_name("models.py")
 
@@ -91,8 +92,7 @@ def serving(folder: Path, *words: str) -> Iterator[Served]:
             assert ready, (folder / "log").read_text()
             yield Served(process, int(ready.split()[-1].rpartition(":")[2]), url)
         finally:
-            process.terminate()
-            process.wait(20)
+            end(process)
 
 
 class Page:

@@ -309,12 +309,13 @@ def test_the_workers_go_when_the_daemon_is_killed(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert daemon.stdout is not None and b"ready" in daemon.stdout.readline()
-    children = _descendants(daemon.pid)
-    assert len(children) == 2  # fork server and worker
-    daemon.kill()
-    daemon.wait()
-    daemon.stdout.close()
+    try:
+        assert daemon.stdout is not None and b"ready" in daemon.stdout.readline()
+        children = _descendants(daemon.pid)
+        assert len(children) == 2  # fork server and worker
+    finally:
+        daemon.kill()
+        daemon.communicate()
     deadline = time.monotonic() + 10
     while any(_alive(pid) for pid in children):
         assert time.monotonic() < deadline

@@ -17,9 +17,11 @@ from inferd_client import Client
 
 import inferd
 from inferd.config import ModelConfig
-from inferd.errors import ModelLoadError
+from inferd.errors import ConfigError, InferdError, ModelLoadError
 from inferd.serve import process, workers
 from inferd.serve.process import ProcessExecutor
+from inferd.wire import batch as b
+from tests.rawpeer import RawPeer
 from tests.running import Daemon, double, running
 from tests.serve import fork_server_that_fails
 
@@ -189,6 +191,25 @@ def test_a_fork_server_that_cannot_be_made_comes_later(tmp_path: Path, monkeypat
         assert client.infer("double", {"x": ONE}, timeout_ms=20_000)["y"].tolist() == [2]
 
 
+def test_a_start_without_a_process_for_the_fork_server_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what, why, and what to do; it is no mistake in the configuration, and all that was there is closed."""
+
+    def slabs() -> set[int]:
+        found = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        return {int(fd.name) for fd in found if "slab" in os.readlink(fd)}
+
+    before = slabs()
+    monkeypatch.setattr(process, "FORK_SERVER", "of which none is kept")
+    monkeypatch.setattr(process.subprocess, "Popen", refuse(errno.EAGAIN))
+    says = r"fork server: Resource temporarily unavailable; .*ulimit -u"
+    with pytest.raises(InferdError, match=says) as raised, running(tmp_path, double("Double")):
+        pytest.fail("it serves")
+    assert not isinstance(raised.value, ConfigError)
+    assert slabs() <= before
+
+
 # ---- no descriptor
 
 
@@ -260,6 +281,28 @@ def test_the_death_of_a_worker_without_a_pidfd_is_noticed(tmp_path: Path, monkey
         daemon.until(lambda: place.deaths == 1)
         assert client.infer("double", {"x": ONE}, timeout_ms=20_000)["y"].tolist() == [2]
         assert daemon.ask(lambda: place.last_exit) == "SIGKILL"
+
+
+# ---- a stop
+
+
+def test_a_worker_that_waits_for_room_ends_when_it_is_told(tmp_path: Path) -> None:
+    """Its arena is full of what nobody reads; it does not take the word for a failure of the model, and needs no
+    kill."""
+    small, large = np.ones(7 << 18, np.float32), np.ones(12 << 18, np.float32)  # 7 and 12 MiB
+    with (
+        running(tmp_path, double("Double"), arena_mib=16) as daemon,
+        RawPeer(daemon.unix_url) as silent,
+        RawPeer(daemon.unix_url) as other,
+    ):
+        [place] = daemon.engine.pool.workers
+        silent.infer(1, "double", small.tobytes(), small.shape)
+        daemon.until(lambda: place.arena is not None and place.arena.held > 0)
+        other.infer(1, "double", large.tobytes(), large.shape)
+        daemon.until(lambda: place.arena is not None and place.arena.starved)
+        daemon.ask(lambda: executor_of(daemon).send(0, b.pack(b.STOP)))
+        daemon.until(lambda: place.deaths == 1)
+        assert place.last_exit == "status 0" and daemon.engine.counters["batches_raised"] == 0
 
 
 # ---- many models

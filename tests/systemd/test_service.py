@@ -19,6 +19,7 @@ from inferd_client import Client
 
 from inferd.wire import frame as f
 from tests.rawpeer import RawPeer
+from tests.running import end
 from tests.systemd.manager import Manager, managing, service
 
 SLOW = """
@@ -234,8 +235,7 @@ def test_systemds_own_socket_activation_starts_it(tmp_path: Path) -> None:
                 pid = client.status()["pid"]
             assert pid == process.pid  # it has become the daemon
         finally:
-            process.terminate()
-            process.wait(20)
+            end(process)
     assert os.path.exists(place)
 
 

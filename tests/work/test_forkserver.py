@@ -1,10 +1,12 @@
-"""The fork server, when the system has no process or descriptor left: it costs one worker, which is asked for again."""
+"""The fork server, when the system has no process or descriptor left: it costs one worker, which is asked for again.
+And what becomes of what models print."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -91,3 +93,64 @@ def test_a_worker_without_a_pidfd_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
         assert msgpack.unpackb(ours.recv(1024)) == ["exited", 8, children[1].pid, 1]
     for child in children:
         child.communicate()
+
+
+# ---- what models print
+
+
+def said(*options: str) -> tuple[list[bytes], bytes]:
+    """What a program of few lines writes to standard output, write by write, and to standard error."""
+    program = """if True:
+        import sys
+        from inferd.work import forkserver
+        forkserver.take_prints()
+        print("one", 2, "three")
+        print("beginning", end=" ")
+        print("and end")
+        print("no end", end="")
+        print("error", 2, file=sys.stderr)
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which keeps writes apart
+    with ours:
+        with theirs:
+            command = [sys.executable, *options, "-c", program]
+            done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, check=True, timeout=60)
+        return list(iter(lambda: ours.recv(1000), b"")), done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)])
+def test_what_a_model_prints_is_written_by_the_line(options: tuple[str, ...]) -> None:
+    """Each line at once and in one write, so that workers' lines are not mixed: also with PYTHONUNBUFFERED (-u)."""
+    writes, errors = said(*options)
+    assert writes == [b"one 2 three\n", b"beginning and end\n", b"no end"] and errors == b"error 2\n"
+
+
+def test_prints_that_nobody_takes_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that is gone, a full disk, a pipe that is full and does not wait: printing raises nothing, and what is
+    printed once there is room again is written."""
+    read, gone = os.pipe()
+    os.close(read)
+    read, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(1 << 16))
+    for fd in (gone, full, os.open("/dev/full", os.O_WRONLY)):
+        with open(fd, "w") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            monkeypatch.setattr(sys, "stderr", stream)
+            forkserver.take_prints()
+            assert sys.stdout is not stream is not sys.stderr
+            for text in ("some", "text\n" * 10_000):
+                print(text)
+                print(text, file=sys.stderr)
+            sys.stdout.flush()
+            if fd == full:
+                while not select.select([], [full], [], 0)[1]:
+                    os.read(read, 1 << 16)
+                print("again")
+    content = b""
+    while part := os.read(read, 1 << 16):
+        content += part
+    os.close(read)
+    assert content.endswith(b"again\n")

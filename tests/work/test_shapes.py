@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inferd.config import ModelConfig
 from tests.running import double
 from tests.work.in_process import Ask, Failed, Worker, same
 
@@ -177,6 +178,70 @@ def test_an_output_of_another_length_is_sent_as_it_is(tmp_path: object) -> None:
     assert [answer["y"].tolist() for answer in answers] == [[1, 0, 0, 0], [1, 1, 1, 1]]
 
 
+TWO = """
+import torch
+
+class Two:
+    inputs = {"a": ("FP32", (-1,)), "b": ("FP32", (-1,))}
+    outputs = {"y": ("FP32", (-1,))}
+    padding = {"a": 0, "b": 0}
+
+    def forward(self, batch):
+        return {"y": batch["b"] * 2}
+
+
+class Texts(Two):
+    inputs = {"first": ("STRING", ()), "second": ("STRING", ())}
+
+    def preprocess(self, first, second):
+        return {"a": torch.ones(len(first)), "b": torch.ones(len(second))}
+"""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    path = tmp_path_factory.mktemp("two") / "two.py"
+    path.write_text(TWO)
+    return Worker(*[ModelConfig(name.lower(), f"{path}:{name}") for name in ("Two", "Texts")])
+
+
+def pair(a: int, b: int) -> Ask:
+    return Ask(a=torch.ones(a), b=torch.ones(b))
+
+
+@pytest.mark.parametrize("lengths", [[(3, 5), (4, 2)], [(5, 3), (1, 3), (5, 1)], [(4, 4), (2, 2)], [(7, 2), (7, 5)]])
+def test_an_output_is_cut_by_the_input_whose_length_it_has(two: Worker, lengths: list[tuple[int, int]]) -> None:
+    """Two inputs are padded, each to its own longest, and the output is as long as the second."""
+    answers = two.ask("two", *[pair(a, b) for a, b in lengths])
+    assert [answer["y"].tolist() for answer in answers] == [[2] * b for _, b in lengths]
+    answers = two.ask("texts", *[Ask(first="x" * a, second="x" * b) for a, b in lengths])
+    assert [answer["y"].tolist() for answer in answers] == [[2] * b for _, b in lengths]
+
+
+def test_where_nobody_can_tell_whose_length_it_is_fewer_rows_run(two: Worker) -> None:
+    """Two inputs are padded to the same length and their own lengths differ: the batch raises, so that its halves run,
+    and alone each request is answered right."""
+    lengths = [(3, 5), (5, 2)]
+    for model, asks in (
+        ("two", [pair(a, b) for a, b in lengths]),
+        ("two", [Ask(2, a=torch.ones(2, a), b=torch.ones(2, b)) for a, b in lengths]),
+        ("texts", [Ask(first="x" * a, second="x" * b) for a, b in lengths]),
+    ):
+        assert two.ask(model, *asks) == [] and two.raised == "OUTPUT_INVALID"
+        answers = [two.ask(model, ask)[0]["y"] for ask in asks]
+        assert [answer.shape[-1] for answer in answers] == [5, 2] and all((answer == 2).all() for answer in answers)
+
+
+def test_a_request_of_rows_is_told_apart_in_its_worker(two: Worker) -> None:
+    """There is nothing to halve in the daemon: the worker runs fewer of its rows at once. (What is not of one length
+    cannot be the answer of one request, and that is what is said then.)"""
+    both = {"first": ["xxx", "xxxxx", "x"], "second": ["xxxxx", "xx", "xxxxx"]}
+    assert two.ask("texts", Ask(3, **both)) == [Failed("OUTPUT_INVALID")]
+    assert "different shape in each row" in two.details[0]
+    alike = {"first": ["xxxxx", "xx", "x"], "second": ["xxxxx", "xxxxx", "xxxxx"]}
+    assert two.ask("texts", Ask(3, **alike))[0]["y"].tolist() == [[2] * 5] * 3
+
+
 # ---- ragged
 
 
@@ -245,6 +310,61 @@ def test_texts_and_lists_are_split_and_joined(worker: Worker) -> None:
     assert answer["total"].tolist() == [3] * 150
     [answer] = worker.ask("sums", sequence(0, 5, rows=150))
     assert answer["running"].shape == (150, 5)
+
+
+NUMPY = """
+import numpy as np
+
+class Arrays:
+    inputs = {"x": ("FP32", (2,))}
+
+    def forward(self, batch):
+        return {"y": [np.asarray(row) * 2 for row in batch["x"]]}
+
+
+class Scalars(Arrays):
+    def forward(self, batch):
+        return {"y": [row.sum() for row in batch["x"].numpy()]}
+
+
+class Mixed(Arrays):
+    def forward(self, batch):
+        return {"y": [np.zeros(2), "text", np.zeros(2)]}
+
+
+class Texts(Arrays):
+    def forward(self, batch):
+        return {"y": [np.array(["text"]) for _ in batch["x"]]}
+
+
+class Single(Arrays):
+    def forward(self, batch):
+        return [{"y": np.array(row.sum(), dtype=np.float32)} for row in batch["x"].numpy()]
+"""
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    path = tmp_path_factory.mktemp("arrays") / "arrays.py"
+    path.write_text(NUMPY)
+    names = ("Arrays", "Scalars", "Mixed", "Texts", "Single")
+    return Worker(*[ModelConfig(name.lower(), f"{path}:{name}") for name in names])
+
+
+def test_a_list_of_arrays_or_of_numpys_numbers_is_a_column_too(arrays: Worker) -> None:
+    """Of single items and of a request of rows: arrays are stacked, and numbers are values."""
+    one, rows = Ask(x=torch.ones(2)), Ask(2, x=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert [answer["y"].tolist() for answer in arrays.ask("arrays", one, rows)] == [[2, 2], [[2, 4], [6, 8]]]
+    assert arrays.ask("scalars", one, rows) == [{"y": 2.0}, {"y": [3.0, 7.0]}]
+    assert arrays.ask("mixed", Ask(3, x=torch.ones(3, 2))) == [Failed("OUTPUT_INVALID")]
+    assert arrays.ask("texts", one, rows) == [Failed("OUTPUT_INVALID")] * 2
+
+
+def test_an_array_without_dimensions_stays_one(arrays: Worker) -> None:
+    """Its shape is (), and (n,) for n rows."""
+    one, rows = arrays.ask("single", Ask(x=torch.ones(2)), Ask(3, x=torch.ones(3, 2)))
+    assert one["y"].shape == () and one["y"].item() == 2
+    assert rows["y"].tolist() == [2, 2, 2]
 
 
 # ---- memory
