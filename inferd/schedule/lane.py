@@ -30,7 +30,8 @@ CODEL_INTERVAL_S = 0.1
 CODEL_MEMORY_S = 1.0
 # How much of the estimate of the arrival rate is from the last batch.
 RATE_GAIN = 0.1
-# Every so many batches of a lane take one ticket along that would otherwise wait for ever behind more urgent ones.
+# Every so many batches of a lane take one ticket along that would otherwise wait for ever behind more urgent ones; and
+# every so many batches of all lanes one is for whoever no batch takes along.
 FLOOR_EVERY = 8
 # One in so many batches is as large as can be even where smaller ones were seen to be faster for their size.
 TRY_LARGE_EVERY = 64
@@ -179,6 +180,13 @@ class Lane(Generic[T]):
         while patient and not patient[0][2].in_lane:
             heapq.heappop(patient)
         return patient[0][2] if patient else None
+
+    def passed_over(self, since: float) -> tuple[float, int, T] | None:
+        """`first_patient` if `floor` does not reach it, because the lane has had no batch after `since`; before it,
+        when its time is over, and a number that breaks ties."""
+        if self.latency.ran_at > since or self.first_patient() is None:
+            return None
+        return self._patient[0]
 
     # ---- how many together
 

@@ -264,6 +264,41 @@ def test_batch_work_is_taken_along() -> None:
     assert done == 3
 
 
+def beside_overload(one: Scheduler[Ticket], waiting: list[Ticket], batches: int) -> list[tuple[int, Ticket]]:
+    """Of so many batches, beside standard work that never ends: which of `waiting` were in the how manieth."""
+    had, now = [], 0.0
+    for number in range(batches):
+        fill(one, 8, now)
+        batch = one.take(now).batch
+        assert batch is not None
+        had += [(number, each) for each in batch.tickets if each in waiting]
+        now += ALPHA + BETA * batch.rows
+        one.settle(batch, ALPHA + BETA * batch.rows)
+    return had
+
+
+def test_a_lane_that_is_passed_over_has_every_eighth_batch() -> None:
+    """Batch class, or without deadline, in lanes of their own: the one with the least time left first."""
+    one = scheduler()
+    [lax] = fill(one, 1, 0.0, deadline=None, lane="b")
+    [batch_class] = fill(one, 1, 0.0, deadline=5.0, lane="c", priority=1.0)
+    had = beside_overload(one, [lax, batch_class], 3 * FLOOR_EVERY)
+    assert had == [(FLOOR_EVERY, batch_class), (2 * FLOOR_EVERY, lax)]
+
+
+def test_a_lane_that_has_its_turns_is_not_put_before_others() -> None:
+    """Where there is time for both lanes, the more urgent one never waits for a batch of the other."""
+    one = scheduler()
+    now = 0.0
+    for _ in range(4 * FLOOR_EVERY):
+        urgent = fill(one, 1, now, deadline=0.1) + fill(one, 1, now, lane="b", deadline=30.0, priority=1.0)
+        for each in urgent:
+            batch = one.take(now).batch
+            assert batch is not None and batch.tickets == [each]
+            now += ALPHA + BETA
+            one.settle(batch, ALPHA + BETA)
+
+
 def test_who_is_left_behind_and_will_be_late_is_told_at_once() -> None:
     """Not when the batch that made him late is done."""
     one = scheduler()
