@@ -170,8 +170,8 @@ class Scheduler(Generic[T]):
         return None
 
     def _passed_over(self, now: float, late: list[T], refused: list[T]) -> T | None:
-        """For whom the next batch is although others are more urgent, if it is time for that: of a lane
-        that has not run since it was last time."""
+        """For whom the next batch is although others are more urgent, if it is time for that: who is too large for what
+        his lane runs, or whose lane has not run since it was last time."""
         if self._batches < FLOOR_EVERY or now < self._floor_from:
             return None
         self._batches = 0
@@ -207,9 +207,7 @@ class Scheduler(Generic[T]):
         rows = nbytes = 0
         ends_at = now + lane.latency.plan(min(limit, lane.rows))
         if patient is None:
-            patient = lane.floor()
-            if patient is not None and not (patient.rows <= limit and (patient.due is None or patient.due >= ends_at)):
-                patient = None
+            patient = self._taken_along(lane, limit, now, ends_at, late, refused)
         if patient is not None:  # if it is larger than `limit`, it is alone
             self._queue.leave(patient, State.RUNNING)
             tickets.append(patient)
@@ -237,6 +235,17 @@ class Scheduler(Generic[T]):
             if dearer > 0.0:
                 self._queue.shares.charge_rest(tickets, dearer, now)
         return Batch(tickets, lane=lane)
+
+    def _taken_along(
+        self, lane: Lane[T], limit: int, now: float, ends_at: float, late: list[T], refused: list[T]
+    ) -> T | None:
+        """Who is in this batch although others are more urgent (`Lane.floor`), and in time for it."""
+        while (patient := lane.floor(limit)) is not None:
+            if patient.due is None or patient.due >= ends_at or patient is lane.head():
+                break
+            self._queue.leave(patient, State.OVER)
+            (late if patient.due <= now else refused).append(patient)
+        return patient
 
     def _clear_the_way(self, lane: Lane[T], now: float, idle: bool, late: list[T], refused: list[T]) -> int:
         """Refuses heads that would make a bad batch; returns how many rows the head that stays has time for."""
