@@ -30,7 +30,8 @@ CODEL_INTERVAL_S = 0.1
 CODEL_MEMORY_S = 1.0
 # How much of the estimate of the arrival rate is from the last batch.
 RATE_GAIN = 0.1
-# Every so many batches of a lane take one ticket along that would otherwise wait for ever behind more urgent ones.
+# Every so many batches of a lane take one ticket along that would otherwise wait for ever behind more urgent ones; and
+# every so many batches of all lanes one is for whoever no batch takes along.
 FLOOR_EVERY = 8
 # One in so many batches is as large as can be even where smaller ones were seen to be faster for their size.
 TRY_LARGE_EVERY = 64
@@ -70,6 +71,8 @@ class Lane(Generic[T]):
         "_congested_at",
         "_counted_at",
         "_entries",
+        "_floor_at",
+        "_outsize",
         "_patient",
         "_plans",
         "_plans_of",
@@ -104,7 +107,9 @@ class Lane(Generic[T]):
         self.rate = 0.0  # rows a second, of late
         self._counted_at = float("-inf")
         self._patient: list[tuple[float, int, T]] = []  # a heap: by when they are due
+        self._outsize: list[tuple[float, int, T]] = []  # the same for those who did not fit when their turn came
         self._batches = 0
+        self._floor_at = 0  # what `_batches` was at the last turn of those
         self._plans: list[float] = []
         self._plans_of: tuple[int, int] = (-1, 0)
         self._priced = 0
@@ -130,9 +135,10 @@ class Lane(Generic[T]):
         else:
             bisect.insort(entries, entry, lo=self._start)
         if ticket.priority > 0.0 or ticket.due is None:
-            if len(self._patient) > 2 * self.count + SWEEP:
-                self._patient = [entry for entry in self._patient if entry[2].in_lane]
-                heapq.heapify(self._patient)
+            if len(self._patient) + len(self._outsize) > 2 * self.count + SWEEP:
+                for heap in (self._patient, self._outsize):
+                    heap[:] = [entry for entry in heap if entry[2].in_lane]
+                    heapq.heapify(heap)
             heapq.heappush(self._patient, (ticket.arrived + ticket.budget, number, ticket))
         self.count += 1
         self.rows += ticket.rows
@@ -174,11 +180,23 @@ class Lane(Generic[T]):
         return (bisect.bisect_left(self._entries, (key,), lo=self._start) - self._start) * self.rows / entries
 
     def first_patient(self) -> T | None:
-        """Of those who let all others pass (of the batch class, or without a deadline) who has the least time left."""
+        """Of those who let all others pass (of the batch class, or without a deadline) who has the least time left; not
+        of those who have already been too large for a batch."""
         patient = self._patient
         while patient and not patient[0][2].in_lane:
             heapq.heappop(patient)
         return patient[0][2] if patient else None
+
+    def passed_over(self, since: float) -> tuple[float, int, T] | None:
+        """Of those whom `floor` does not reach, because they are too large for its batches or because the lane has had
+        none after `since`, who has the least time left; before it, when that is over, and a number that breaks ties."""
+        first: tuple[float, int, T] | None = None
+        for heap in (self._outsize,) if self.latency.ran_at > since else (self._outsize, self._patient):
+            while heap and not heap[0][2].in_lane:
+                heapq.heappop(heap)
+            if heap and (first is None or heap[0] < first):
+                first = heap[0]
+        return first
 
     # ---- how many together
 
@@ -246,10 +264,17 @@ class Lane(Generic[T]):
                 best, rate = size, seen
         return best
 
-    def floor(self) -> T | None:
-        """Whom this batch takes along, although others are more urgent: one in FLOOR_EVERY batches takes a patient
-        ticket."""
-        return self.first_patient() if self._patient and self._batches % FLOOR_EVERY == 0 else None
+    def floor(self, limit: int) -> T | None:
+        """Whom this batch of up to `limit` rows takes along, although others are more urgent: one in FLOOR_EVERY
+        batches takes a patient ticket. One that is too large keeps nobody behind it waiting: it is for `passed_over`.
+        """
+        if self._floor_at != self._batches:
+            if self._batches - self._floor_at < FLOOR_EVERY:
+                return None
+            self._floor_at = self._batches
+        while (patient := self.first_patient()) is not None and patient.rows > limit:
+            heapq.heappush(self._outsize, heapq.heappop(self._patient))
+        return patient
 
     def congested(self, now: float) -> bool:
         """Whether there has been a standing queue lately."""

@@ -110,6 +110,12 @@ class Queue(Generic[T]):
                 first, first_key = lane, head.key
         return first
 
+    def passed_over(self, since: float) -> T | None:
+        """Of those whom no batch takes along (`Lane.passed_over`) who has the least time left."""
+        entries = (lane.passed_over(since) for lane in self.lanes.values())
+        first = min((entry for entry in entries if entry is not None), default=None)
+        return None if first is None else first[2]
+
     def full_round(self, lane: Lane[T], workers: int) -> float:
         """Seconds between two full batches of a lane while all lanes have work."""
         return lane.latency.mean(lane.largest) * len(self.lanes) / workers

@@ -8,6 +8,7 @@ batches; nobody starves; nothing runs that nobody wants. docs/SCHEDULING.md has 
                   while refusals go on: pl(b) ≤ 0.85·budget
              while the head fits only k < min(B*, m) rows: refuse the head
                   m = rows in the lane due before now + pl(k) + pl(B*): lax work behind a tight head must not refuse it
+             every eighth batch is for who has been passed over, while these have no more than an eighth of the devices
     settle   the batch is done, and the lane has learned how long it took
     split    the model raised: halves run again until the guilty one is alone
     lost     the worker died: each runs once more, alone
@@ -23,7 +24,7 @@ from inferd.schedule.admission import KINDNESS, PROBE_AFTER, Admission
 from inferd.schedule.batch import Batch, halved, once_more
 from inferd.schedule.devices import Devices
 from inferd.schedule.known import Known
-from inferd.schedule.lane import Lane
+from inferd.schedule.lane import FLOOR_EVERY, Lane
 from inferd.schedule.queue import Queue
 from inferd.schedule.ticket import State, Ticket
 
@@ -50,6 +51,9 @@ class Scheduler(Generic[T]):
         self._again: deque[Batch[T]] = deque()
         self._max_requests = max_requests
         self._max_batch_bytes = max_batch_bytes
+        self._batches = 0  # of all lanes, since one could be for who has been passed over
+        self._floor_at = float("-inf")  # when that was
+        self._floor_from = float("-inf")  # when the next one may be
 
     @property
     def queued(self) -> int:
@@ -99,11 +103,13 @@ class Scheduler(Generic[T]):
         late: list[T] = []
         refused: list[T] = []
         batch = self._take_again(now, late)
+        patient: T | None = None
         while batch is None:
-            lane = self._queue.first()
+            patient = self._passed_over(now, late, refused)
+            lane = self._queue.first() if patient is None else self._queue.lanes[patient.lane]
             if lane is None:
                 return Taken(None, late, refused)
-            batch = self._take_from(lane, now, why == "idle", late, refused)
+            batch = self._take_from(lane, now, why == "idle", late, refused, patient)
         if batch.half_of is None and batch.lane is not None:
             batch.why = why
         batch.started_at = now
@@ -112,6 +118,8 @@ class Scheduler(Generic[T]):
         batch.ends_at = now + latency.mean(batch.rows) if latency.known else now
         batch.is_known = latency.seen > 1 or (latency.known and batch.tickets[0].weight == 1.0)
         self._devices.begin(batch)
+        if patient is not None:
+            self._floor_from = now + FLOOR_EVERY * (batch.ends_at - now) / self._devices.count
         if batch.lane is not None and batch.lane.count and not self._devices.is_one_free:
             self._refuse_early(batch.lane, now, refused)
         return Taken(batch, late, refused)
@@ -161,7 +169,28 @@ class Scheduler(Generic[T]):
                 return batch
         return None
 
-    def _take_from(self, lane: Lane[T], now: float, idle: bool, late: list[T], refused: list[T]) -> Batch[T] | None:
+    def _passed_over(self, now: float, late: list[T], refused: list[T]) -> T | None:
+        """For whom the next batch is although others are more urgent, if it is time for that: who is too large for what
+        his lane runs, or whose lane has not run since it was last time."""
+        if self._batches < FLOOR_EVERY or now < self._floor_from:
+            return None
+        self._batches = 0
+        since, self._floor_at = self._floor_at, now
+        while (patient := self._queue.passed_over(since)) is not None:
+            latency = self._queue.lanes[patient.lane].latency
+            if (
+                patient.due is None
+                or now + latency.plan(patient.rows) <= patient.due
+                or now - latency.ran_at > PROBE_AFTER * patient.budget
+            ):
+                return patient
+            self._queue.leave(patient, State.OVER)
+            (late if patient.due <= now else refused).append(patient)
+        return None
+
+    def _take_from(
+        self, lane: Lane[T], now: float, idle: bool, late: list[T], refused: list[T], patient: T | None
+    ) -> Batch[T] | None:
         limit = self._clear_the_way(lane, now, idle, late, refused)
         if not limit:
             return None
@@ -170,11 +199,16 @@ class Scheduler(Generic[T]):
         if others > 0:
             # Devices at rest take their part of what is there: half of it is done sooner than all of it.
             limit = min(limit, max(1, -(-lane.rows // (others + 1))))
+        if patient is not None and not patient.in_lane:
+            patient = None  # it was a head that had to go
+        if patient is not None and patient.due is not None:
+            limit = min(limit, lane.target(patient.due - now))
         tickets: list[T] = []
         rows = nbytes = 0
         ends_at = now + lane.latency.plan(min(limit, lane.rows))
-        patient = lane.floor()
-        if patient is not None and patient.rows <= limit and (patient.due is None or patient.due >= ends_at):
+        if patient is None:
+            patient = self._taken_along(lane, limit, now, ends_at, late, refused)
+        if patient is not None:  # if it is larger than `limit`, it is alone
             self._queue.leave(patient, State.RUNNING)
             tickets.append(patient)
             rows, nbytes = patient.rows, patient.nbytes
@@ -193,6 +227,7 @@ class Scheduler(Generic[T]):
                 tickets.append(ticket)
                 rows += ticket.rows
                 nbytes += ticket.nbytes
+        self._batches += 1
         lane.latency.ran_at = now
         lane.count_arrivals(now)
         if (price := lane.row_seconds()) and tickets:
@@ -200,6 +235,17 @@ class Scheduler(Generic[T]):
             if dearer > 0.0:
                 self._queue.shares.charge_rest(tickets, dearer, now)
         return Batch(tickets, lane=lane)
+
+    def _taken_along(
+        self, lane: Lane[T], limit: int, now: float, ends_at: float, late: list[T], refused: list[T]
+    ) -> T | None:
+        """Who is in this batch although others are more urgent (`Lane.floor`), and in time for it."""
+        while (patient := lane.floor(limit)) is not None:
+            if patient.due is None or patient.due >= ends_at or patient is lane.head():
+                break
+            self._queue.leave(patient, State.OVER)
+            (late if patient.due <= now else refused).append(patient)
+        return patient
 
     def _clear_the_way(self, lane: Lane[T], now: float, idle: bool, late: list[T], refused: list[T]) -> int:
         """Refuses heads that would make a bad batch; returns how many rows the head that stays has time for."""

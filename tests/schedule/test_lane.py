@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferd.schedule.lane import CODEL_INTERVAL_S, SWEEP, Lane
+from inferd.schedule.lane import CODEL_INTERVAL_S, FLOOR_EVERY, SWEEP, Lane
 from inferd.schedule.latency import Latency
 from inferd.schedule.ticket import Ticket
 
@@ -158,7 +158,7 @@ def test_a_patient_ticket_is_taken_along_now_and_then() -> None:
         took = []
         for _ in range(32):
             one.best(1)
-            took.append(one.floor())
+            took.append(one.floor(64))
         return took
 
     took = taken()
@@ -167,6 +167,34 @@ def test_a_patient_ticket_is_taken_along_now_and_then() -> None:
     hurried.in_lane = True
     one.add(hurried, 3)
     assert taken().count(hurried) == 4
+
+
+def test_a_turn_that_could_not_be_taken_is_not_lost() -> None:
+    """A batch of one that is too large takes nobody along; where it is every eighth, the next one does."""
+    one = lane()
+    kept = add(one, 9.0, 0, due=None)
+    turns = []
+    for number in range(24):
+        one.best(1)
+        if number % FLOOR_EVERY != FLOOR_EVERY - 1:
+            turns.append(one.floor(64))
+    assert turns.count(kept) == 2
+
+
+def test_one_that_is_too_large_is_stepped_over_once() -> None:
+    """Those behind it are taken along, and it is among those passed over until it is gone; nothing of it is kept."""
+    one = lane()
+    large = add(one, 1.0, 0, rows=40, due=None)
+    small = add(one, 2.0, 1, due=None)
+    one.latency.ran_at = 1.0
+    assert one.passed_over(0.5) is None
+    for _ in range(FLOOR_EVERY):
+        one.best(1)
+    assert one.floor(39) is small and one.first_patient() is small
+    assert one.passed_over(0.5) == (30.0, 0, large)
+    leave(one, large)
+    assert one.passed_over(0.5) is None and one.passed_over(1.0) == (30.0, 1, small)
+    assert not one._outsize
 
 
 def test_order_survives_the_compaction_of_a_long_queue() -> None:

@@ -264,6 +264,74 @@ def test_batch_work_is_taken_along() -> None:
     assert done == 3
 
 
+def beside_overload(one: Scheduler[Ticket], waiting: list[Ticket], batches: int) -> list[tuple[int, Ticket]]:
+    """Of so many batches, beside standard work that never ends: which of `waiting` were in the how manieth."""
+    had, now = [], 0.0
+    for number in range(batches):
+        fill(one, 8, now)
+        batch = one.take(now).batch
+        assert batch is not None
+        had += [(number, each) for each in batch.tickets if each in waiting]
+        now += ALPHA + BETA * batch.rows
+        one.settle(batch, ALPHA + BETA * batch.rows)
+    return had
+
+
+def test_a_lane_that_is_passed_over_has_every_eighth_batch() -> None:
+    """Batch class, or without deadline, in lanes of their own: the one with the least time left first."""
+    one = scheduler()
+    [lax] = fill(one, 1, 0.0, deadline=None, lane="b")
+    [batch_class] = fill(one, 1, 0.0, deadline=5.0, lane="c", priority=1.0)
+    had = beside_overload(one, [lax, batch_class], 3 * FLOOR_EVERY)
+    assert had == [(FLOOR_EVERY, batch_class), (2 * FLOOR_EVERY, lax)]
+
+
+def test_a_lane_that_has_its_turns_is_not_put_before_others() -> None:
+    """Where there is time for both lanes, the more urgent one never waits for a batch of the other."""
+    one = scheduler()
+    now = 0.0
+    for _ in range(4 * FLOOR_EVERY):
+        urgent = fill(one, 1, now, deadline=0.1) + fill(one, 1, now, lane="b", deadline=30.0, priority=1.0)
+        for each in urgent:
+            batch = one.take(now).batch
+            assert batch is not None and batch.tickets == [each]
+            now += ALPHA + BETA
+            one.settle(batch, ALPHA + BETA)
+
+
+def test_one_that_is_too_large_to_be_taken_along_keeps_nobody_waiting_and_runs_alone() -> None:
+    """Those of one row behind it are taken along as before; it has a batch of its own, and the next such one comes when
+    the others have had seven times as long."""
+    one = scheduler()
+    large = fill(one, 2, 0.0, deadline=20.0, priority=1.0, rows=60)
+    small = fill(one, 3, 0.0, deadline=25.0, priority=1.0)
+    had, alone = [], []
+    now = 0.0
+    while any(each.state is not State.OVER for each in [*large, *small]) and now < 5.0:
+        fill(one, 8, now)
+        batch = one.take(now).batch
+        assert batch is not None
+        had += [each for each in batch.tickets if each in small]
+        if any(each in large for each in batch.tickets):
+            assert len(batch.tickets) == 1
+            alone.append(now)
+        now += ALPHA + BETA * batch.rows
+        one.settle(batch, ALPHA + BETA * batch.rows)
+    assert had == small
+    took = ALPHA + BETA * 60
+    assert len(alone) == 2 and 8 * took <= alone[1] - alone[0] < 11 * took
+
+
+def test_one_that_cannot_be_in_time_does_not_take_the_place_of_one_that_can() -> None:
+    """When its turn comes it is refused, and the next has the turn."""
+    one = scheduler()
+    had_a_batch(one)
+    [hopeless] = fill(one, 1, 0.0, deadline=0.4, priority=1.0, rows=500)
+    [good] = fill(one, 1, 0.0, deadline=5.0, lane="b", priority=1.0)
+    assert beside_overload(one, [good], 2 * FLOOR_EVERY) == [(FLOOR_EVERY - 1, good)]
+    assert hopeless.state is State.OVER
+
+
 def test_who_is_left_behind_and_will_be_late_is_told_at_once() -> None:
     """Not when the batch that made him late is done."""
     one = scheduler()

@@ -152,6 +152,58 @@ def test_batch_work_is_done_beside_an_overload() -> None:
     assert outcome.goodput(1.0, 11.0, lambda arrival: arrival.deadline == FIRST.objective) >= 0.9 * FIRST.rate
 
 
+@pytest.mark.parametrize("deadline", [10.0, NEVER])
+def test_batch_work_of_another_lane_is_late_and_not_starved(deadline: float) -> None:
+    """Batch class in a lane of its own, beside 1800/s in another: all of it is served, within half a second, and the
+    other lane's goodput stays."""
+    streams = [
+        poisson(random.Random(1), 3 * FIRST.rate, 20.0, 0.05),
+        poisson(random.Random(2), 5.0, 20.0, deadline, lane="other", priority=1.0),
+    ]
+    outcome = World(Device(FIRST, random.Random(3)), 32, lanes=("model", "other")).play(merged(*streams))
+    assert not [arrival for _, arrival in outcome.refused + outcome.turned_away if arrival.lane == "other"]
+    assert outcome.latencies(0.0, 20.0, lambda arrival: arrival.lane == "other")[-1] < 0.5
+    assert outcome.goodput(1.0, 19.0, lambda arrival: arrival.lane == "model") >= 1.25 * FIRST.rate
+
+
+def test_a_flood_of_batch_work_in_another_lane_has_an_eighth_of_the_device() -> None:
+    """Batch class whose batches take ten times as long as the others': it is served, and the others keep what an eighth
+    of the time leaves them, less what every interruption of five times their objective costs."""
+    alone, beside = (
+        World(Device(FIRST, random.Random(3)), 128, lanes=("model", "other")).play(
+            merged(
+                poisson(random.Random(1), 3 * FIRST.rate, 20.0, 0.025),
+                poisson(random.Random(2), 5.0, 20.0 if flood else 1e-9, 30.0, lane="other", priority=1.0, rows=128),
+            )
+        )
+        for flood in (False, True)
+    )
+    good = [one.goodput(2.0, 18.0, lambda arrival: arrival.lane == "model") for one in (alone, beside)]
+    assert good[1] >= 0.75 * good[0]
+    ran = sum(arrival.lane == "other" and at < 20.0 for at, arrival in beside.answered)
+    assert 14 <= ran <= 20, "an eighth of 20 s is 19 times 133 ms"
+
+
+def test_large_batch_work_keeps_nobody_waiting_and_is_not_starved() -> None:
+    """Requests of 64 rows, which no batch beside an overload can take along: those of one row behind them are served as
+    if they were not there, they themselves run too, and the overload's goodput stays."""
+    outcomes = []
+    for large in (0.0, 0.5):
+        streams = [
+            poisson(random.Random(1), 3 * FIRST.rate, 20.0, 0.05, client="busy"),
+            poisson(random.Random(2), 20.0, 20.0, 30.0, client="small", priority=1.0),
+            poisson(random.Random(3), large or 1e-9, 20.0, 30.0, client="large", priority=1.0, rows=64),
+        ]
+        outcomes.append(World(Device(FIRST, random.Random(4)), 128).play(merged(*streams)))
+    waits = [one.latencies(0.0, 18.0, lambda arrival: arrival.client == "small") for one in outcomes]
+    assert len(waits[1]) == len(waits[0]) and waits[1][len(waits[1]) // 2] < 2 * waits[0][len(waits[0]) // 2]
+    large_ones = outcomes[1].latencies(0.0, 20.0, lambda arrival: arrival.client == "large")
+    assert len(large_ones) >= 5 and large_ones[-1] < 2.0
+    assert not [each for _, each in outcomes[1].refused + outcomes[1].turned_away if each.client == "large"]
+    good = [one.goodput(1.0, 19.0, lambda arrival: arrival.client == "busy") for one in outcomes]
+    assert good[1] >= 0.93 * good[0]
+
+
 def test_interactive_work_goes_first() -> None:
     """Of three classes with equal deadlines the interactive one suffers least under overload."""
     classes = (-0.25, 0.0, 1.0)
