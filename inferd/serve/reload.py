@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 NEEDS_RESTART = frozenset(setting.name for setting in SETTINGS.values() if not setting.reloads)
 # Settings that name a file, which can change under the same name.
 FILES = tuple(setting.name for setting in SETTINGS.values() if setting.kind is FILE)
+# What the context of TLS is made of. It is replaced with these alone: whoever has shaken hands by an older one and not
+# said HELLO may have to connect again.
+OF_TLS = frozenset({"tls_cert", "tls_key", "tls_client_ca"})
 # Of the sentence in an ERROR, whose header has to stay under 16 KiB.
 MAX_PROBLEM_CHARS = 4000
 
@@ -299,7 +302,9 @@ class Reloader:
         self._fingerprints = have
         engine.settings = engine.workers.settings = new
         engine.limits = dataclasses.replace(engine.limits, payload_bytes=new.payload_mib * MIB)
-        engine.tokens, engine.tls = tokens, tls
+        engine.tokens = tokens
+        if not OF_TLS.isdisjoint(what.settings):
+            engine.tls = tls
         if (old.log_format, old.log_level) != (new.log_format, new.log_level):
             log.set_up(new.log_format, new.log_level)
         if self._gateway is not None:
