@@ -271,7 +271,8 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_drain_is_said_and_finishes_what_is_there(gate: Served, tmp_path: Path) -> None:
     """While the last request runs: alive, not ready, new work is sent away, a page hears GOAWAY and gets its answer,
-    and so does a REST caller. Then the page's WebSocket ends with 1012, and the daemon with 0."""
+    and so does a REST caller. Each answer ends its connection: whoever kept it would ask here again. Then the page's
+    WebSocket ends with 1012, and the daemon with 0."""
     shut = tmp_path / "shut"
     statuses: list[int] = []
 
@@ -286,9 +287,11 @@ def test_a_drain_is_said_and_finishes_what_is_there(gate: Served, tmp_path: Path
             gate.process.send_signal(signal.SIGTERM)
             assert (await here.next()).type == f.GOAWAY
             await asyncio.to_thread(until, lambda: gate.ask("GET", "/readyz").status == 503)
-            assert gate.ask("GET", "/livez").status == 200
+            live = gate.ask("GET", "/livez")
+            assert live.status == 200 and live.headers["Connection"] == "close"
             assert gate.ask("GET", "/v2/health/ready").status == 503
             answer = gate.infer("gate", X)
+            assert answer.headers["Connection"] == "close"
             assert answer.status == 503 and answer.json["reason"] == "DRAINING" and answer.headers["Retry-After"]
             assert b"inferd_ready 0.0" in gate.ask("GET", "/metrics").body
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
