@@ -90,7 +90,7 @@ async def serve(
         inherited.check(settings)
         return settings
 
-    reloader = engine.reloader = Reloader(engine, reread_and_checked, gateway, notifier)
+    reloader = Reloader(engine, reread_and_checked, gateway, notifier)
     in_terminal = _has_terminal()
 
     def on_hangup() -> None:

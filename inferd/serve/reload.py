@@ -191,7 +191,9 @@ class Reloader:
         self.last: dict[str, Any] | None = None
 
     def start(self) -> None:
-        """SIGHUP counts from here on, also one that has come before."""
+        """The daemon is ready: SIGHUP counts from here on, also one that has come before, and clients may ask. Not
+        earlier, because systemd hears of the end of a reload by the same word as of the end of the start."""
+        self._engine.reloader = self
         self._run(self._reload_on_hangup())
 
     def hung_up(self) -> None:
