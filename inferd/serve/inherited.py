@@ -104,7 +104,16 @@ class InheritedSockets:
         places, left = self._divided(settings.listen)
         listen = tuple(address for address, _ in places) + tuple(found.address for found in left)
         for found in left:
-            if not found.address.path and settings.tls_client_ca and not settings.tokens:
+            if not settings.tls_client_ca or settings.tokens:
+                continue
+            if found.address.path.startswith("@") and not (settings.allow_uids or settings.allow_gids):
+                raise ConfigError(
+                    f"client_ca in [tls] (--tls-client-ca) asks for certificates, and {found.address.path}, a socket "
+                    "that has come with the start, would be served without: it has no file, and every user can open "
+                    "it. Say who may (--allow-uid, --allow-gid), ask for tokens (--tokens), or take it out of the "
+                    "socket unit"
+                )
+            if not found.address.path:
                 raise ConfigError(
                     f"client_ca in [tls] (--tls-client-ca) asks for certificates, and {found.address}, a socket that "
                     "has come with the start, would be served without: listen does not name it. Name it there "

@@ -95,9 +95,12 @@ class Connection(asyncio.BufferedProtocol):
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
         owner = engine.holdings.client(whom)
-        # Who may open an ordinary Unix socket is the file system's to say. It is not known by its peer's name: a TCP
-        # connection that was reset before it was accepted has none either, and what it sent can still be read.
-        shows_token = self._trusted or not is_unix
+        # Who may open an ordinary Unix socket is the file system's to say, or the lists'. It is not known by its peer's
+        # name: a TCP connection that was reset before it was accepted has none either, and what it sent can still be
+        # read. An abstract one, whose name is bytes, has no file, and every user may open it.
+        has_file = isinstance(transport.get_extra_info("sockname"), str)
+        listed = engine.settings.allow_uids or engine.settings.allow_gids
+        shows_token = self._trusted or not (is_unix and (has_file or listed or admin))
         now = engine.clock()
         self._session = Session(engine, self, owner, now, self._trusted, shows_token, admin)
         engine.sessions.add(self._session)

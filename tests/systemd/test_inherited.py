@@ -159,6 +159,19 @@ def test_where_certificates_are_asked_for_no_socket_is_served_without_unless_lis
             inherited.check(plain)
 
 
+def test_a_socket_without_a_file_is_not_served_beside_certificates(closing) -> None:
+    """Every user can open an abstract one: with `client_ca` it needs tokens, or lists of who may come."""
+    first = descriptors(unix(f"\0inferd-test-{os.getpid()}"))
+    inherited = InheritedSockets.from_environment(environ(1), first)
+    closing(inherited)
+    listen = (Address.parse("inferds://127.0.0.1:9"),)
+    settings = Settings(listen=listen, tls_cert="c", tls_key="k", tls_client_ca="ca")
+    with pytest.raises(ConfigError, match=r"@inferd-test-.* has no file, and every user can open it"):
+        inherited.check(settings)
+    for guarded in ({"tokens": "file"}, {"allow_uids": (1,)}, {"allow_gids": (1,)}, {"tls_client_ca": ""}):
+        inherited.check(dataclasses.replace(settings, **guarded))
+
+
 def test_one_that_other_machines_reach_needs_credentials_like_any_other(tmp_path: Path, closing) -> None:
     """0.0.0.0 is refused without tokens, on the wire and for the gateway, and by the reload that takes tokens away."""
     tokens = tmp_path / "tokens"
