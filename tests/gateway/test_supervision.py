@@ -128,7 +128,7 @@ def test_a_second_signal_ends_a_gateway_that_still_answers(tmp_path: Path) -> No
         os.kill(pid, signal.SIGSTOP)
         served.process.terminate()
         with contextlib.suppress(OSError, InferdError):
-            while True:  # until the engine has closed: only the gateway is waited for from then on
+            while True:  # until the drain has begun, and nobody is let in any more
                 served.status()
         assert served.stop() == 0
         assert gone(pid)
