@@ -40,8 +40,6 @@ BACKLOG = 1024
 # A longer one cannot be asked for.
 MAX_FILE_NAME = 255
 SWEEP_S = 1.0
-# At the end: how long answers that are being written may still take. The daemon waits a second longer.
-LAST_ANSWERS_S = 2.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,8 +69,8 @@ class Gateway:
             ]
         )
         # A caller that hangs up cancels its request.
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LAST_ANSWERS_S)
-        app.on_response_prepare.append(_marked)
+        self._runner = web.AppRunner(app, handler_cancellation=True)
+        app.on_response_prepare.append(self._marked)
         self._limit = settings.max_connections
         self._asks_for_tokens = settings.asks_for_tokens
 
@@ -101,16 +99,20 @@ class Gateway:
         self._asks_for_tokens = settings.asks_for_tokens
 
     def drain(self) -> None:
-        """The daemon is going away: this stays alive, and says that it is not ready."""
+        """The daemon is going away: this stays alive, and says that it is not ready. Uploads are told so at once."""
         self._health.draining = True
+        self._rest.bodies.drain()
         if self._held:
             self._server.close()  # who comes now waits for the next gateway, and is not turned away by this one
 
     async def close(self) -> None:
-        """Ends when the last answers are written."""
+        """Ends when the last answers are sent, however long that takes: those who read nothing are cut as ever, and the
+        daemon kills one that takes too long."""
+        self.drain()
         self._server.close()
-        self._sweeping.cancel()
         await self._relay.close()
+        await self._connections.ended()
+        self._sweeping.cancel()
         await self._runner.cleanup()
         await self._callers.close()
 
@@ -125,8 +127,18 @@ class Gateway:
 
     @web.middleware
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Checks who asks, turns errors into answers, and counts."""
+        """Keeps count of who is being answered."""
         self._connections.asked(request)
+        try:
+            response = await self._answer(request, handler)
+            if self._health.draining:
+                response.force_close()  # also of one that began before, and said that the connection stays
+            return response
+        finally:
+            self._connections.answered(request, last=self._health.draining)
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Checks who asks, turns errors into answers, and counts these."""
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
         try:
@@ -144,6 +156,12 @@ class Gateway:
             response = problem(500, "the gateway failed on this request; the server's log has it")
         self._counts.requests[route, str(response.status)] += 1
         return response
+
+    async def _marked(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(MARKS)
+        if self._health.draining and response.status != 101:
+            # Whoever keeps connections for later would ask here again.
+            response.headers["Connection"] = "close"
 
     # ---- what is no protocol's
 
@@ -189,10 +207,6 @@ def _told(task: asyncio.Task[None]) -> None:
     """No task ends with an exception that nobody hears of."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.logger.error("task_failed", exc_info=error)
-
-
-async def _marked(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(MARKS)
 
 
 def _file(name: str) -> web.StreamResponse:

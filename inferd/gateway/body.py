@@ -27,11 +27,20 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held = 0
+        self._draining = False
+        self._waits: set[asyncio.Timeout] = set()  # of those whose next chunk has not come
+
+    def drain(self) -> None:
+        """No body is read to its end any more: the daemon takes nothing new, and whoever sends one can go elsewhere."""
+        self._draining = True
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
     async def read(self, request: web.Request) -> AsyncIterator[memoryview]:
         """The body, for the length of the block. Raises InvalidArgument or ResourceExhausted, mostly before anything
-        is read; and web.HTTPRequestTimeout."""
+        is read; web.HTTPRequestTimeout; and Unavailable from `drain` on."""
         announced = request.content_length or 0
         # What is compressed unpacks to a size that nobody has announced.
         known = announced if "Content-Encoding" not in request.headers else 0
@@ -65,8 +74,16 @@ class Bodies:
         return more
 
     async def _chunk(self, request: web.Request) -> bytes:
+        if self._draining:
+            raise make("DRAINING")
+        wait = asyncio.timeout(READ_TIMEOUT_S)
         try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
+            async with wait:
+                self._waits.add(wait)
                 return await request.content.readany()
         except TimeoutError as error:
+            if self._draining:
+                raise make("DRAINING") from error
             raise web.HTTPRequestTimeout(text="the rest of the body did not come") from error
+        finally:
+            self._waits.discard(wait)

@@ -25,6 +25,8 @@ REQUEST_TIMEOUT_S = 10.0
 # A client that is sent something takes some of it within this time.
 WRITE_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 75.0
+# How often it is looked whether the last answers are sent.
+LOOK_S = 0.01
 
 # Sent with whatever is answered.
 MARKS = {"Server": "inferd", "X-Content-Type-Options": "nosniff"}
@@ -56,6 +58,7 @@ class Protocol(web.RequestHandler):
 class _Watched:
     def __init__(self, now: float) -> None:
         self.asked = False
+        self.under_way = False  # a request is being answered, or was for the last time and the connection ends
         self.since = now  # it was opened, or took something
         self.unsent = 0
 
@@ -81,7 +84,19 @@ class Connections:
 
     def asked(self, request: web.Request) -> None:
         """A request has come."""
-        self._watched.setdefault(request.protocol, _Watched(monotonic())).asked = True
+        watched = self._watched.setdefault(request.protocol, _Watched(monotonic()))
+        watched.asked = watched.under_way = True
+
+    def answered(self, request: web.Request, last: bool) -> None:
+        """It has its answer, or will not have one; what is unsent of that is the transport's. After the `last` one the
+        connection ends by itself, when the rest of the body has been read: else its caller would be reset."""
+        if request.protocol in self._watched:
+            self._watched[request.protocol].under_way = last
+
+    async def ended(self) -> None:
+        """Returns when nothing is under way, and nothing unsent. Needs `sweep` for those that make no progress."""
+        while any(map(_is_busy, self._watched, self._watched.values())):  # noqa: ASYNC110 (they end by themselves)
+            await asyncio.sleep(LOOK_S)
 
     def sweep(self, now: float) -> None:
         """Forgets those that have ended, and cuts those that make no progress. Called every second."""
@@ -98,6 +113,11 @@ class Connections:
             watched.unsent = unsent
             if now - watched.since > (WRITE_TIMEOUT_S if watched.asked else REQUEST_TIMEOUT_S):
                 _cut(transport)
+
+
+def _is_busy(protocol: web.RequestHandler, watched: _Watched) -> bool:
+    transport = protocol.transport
+    return transport is not None and (watched.under_way or transport.get_write_buffer_size() > 0)
 
 
 def _cut(transport: Any) -> None:

@@ -82,7 +82,8 @@ class Callers:
         try:
             yield entry.client
         except Unauthenticated:
-            self._entries.pop(key, None)  # not to be kept for the next guess
+            if self._entries.get(key) is entry:
+                del self._entries[key]  # not to be kept for the next guess
             raise
         finally:
             entry.users -= 1

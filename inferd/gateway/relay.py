@@ -95,8 +95,10 @@ class Relay:
         return ws
 
     async def close(self) -> None:
-        """Ends all of them."""
-        closing = [ws.close(code=WSCloseCode.SERVICE_RESTART, message=b"the gateway ends") for ws in self._open]
+        """Ends those that have not said HELLO. The others end with the daemon's connection, when the page has taken
+        what came over it."""
+        silent = self._strangers & self._open
+        closing = [ws.close(code=WSCloseCode.SERVICE_RESTART, message=b"the gateway ends") for ws in silent]
         await asyncio.gather(*closing, return_exceptions=True)
 
     async def _relay(

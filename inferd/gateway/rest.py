@@ -106,7 +106,9 @@ class Rest:
             signature = await self._signature(request, client)
             async with self.bodies.read(request) as body:
                 asked = await _in_place_or_thread(len(body), parse, body, _json_bytes(request), signature)
-                result = await _run(client, request, signature.name, asked, arrived)
+                # Anew: a reload may have come while the body did, and ask for the token that was not asked for before.
+                async with self.client(request) as client_now:
+                    result = await _run(client_now, request, signature.name, asked, arrived)
             # Whoever takes long to read the answer shall not keep the body, too: it no longer counts.
             asked.inputs.clear()
             del body

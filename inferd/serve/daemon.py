@@ -90,7 +90,7 @@ async def serve(
         inherited.check(settings)
         return settings
 
-    reloader = engine.reloader = Reloader(engine, reread_and_checked, gateway, notifier)
+    reloader = Reloader(engine, reread_and_checked, gateway, notifier)
     in_terminal = _has_terminal()
 
     def on_hangup() -> None:
@@ -101,6 +101,7 @@ async def serve(
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     heartbeat = Heartbeat(engine, notifier, engine.clock)
+    ends_at = engine.clock()
     try:
         heartbeat.start()
         await _unless(stop, engine.start())
@@ -126,13 +127,15 @@ async def serve(
         listener.close()
         heartbeat.draining()
         log.event("draining", in_flight=sum(len(session.in_flight) for session in engine.sessions))
+        ends_at = engine.clock() + engine.settings.drain_timeout_s
         await _unless(hurry, engine.drain(engine.settings.drain_timeout_s))
     finally:
         reloader.close()
         listener.close()
         await engine.close()
         if gateway is not None:
-            await gateway.close()
+            # For the engine an answer is over when the gateway has it; its caller may still be reading.
+            await gateway.close(ends_at - engine.clock())
         heartbeat.stop()
         log.event("stopped")
 

@@ -45,8 +45,8 @@ START_TIMEOUT_S = 30.0
 # its machine, has waited once.
 BEAT_S = 5.0
 SILENT_BEATS = 6
-# What it may take to send the last answers when the daemon ends.
-STOP_TIMEOUT_S = 3.0
+# To end it has what is left of the drain's time, and this at least: to say 503 to those whose answers will not come.
+LAST_WORDS_S = 1.0
 # A gateway that dies is replaced at once. One that dies again before it has lived so long waits, longer each time.
 LONG_ENOUGH_S = 10.0
 FIRST_PAUSE_S = 0.1
@@ -213,15 +213,15 @@ class Gateway:
         if self._process is not None and self._process.returncode is None:
             _kill(self._process)
 
-    async def close(self) -> None:
-        """Ends it, when it has sent its last answers; never waits for it longer than STOP_TIMEOUT_S."""
+    async def close(self, left_s: float = 0.0) -> None:
+        """Ends it when it has sent its last answers, which may take `left_s`, and LAST_WORDS_S if that is more."""
         if self._watch is not None:
             self._watch.cancel()
         process = self._process
         if process is not None and process.returncode is None:
             assert process.stdin is not None
             process.stdin.close()
-            if not await _in_time(process.wait(), STOP_TIMEOUT_S):
+            if not await _in_time(process.wait(), max(left_s, LAST_WORDS_S)):
                 _kill(process)
                 await process.wait()
         if self._socket is not None:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
-from inferd.config import Settings
+from inferd.config import Settings, web_url
 from inferd.errors import ConfigError
 from inferd.wire.address import Address
 
@@ -104,13 +104,24 @@ class InheritedSockets:
         places, left = self._divided(settings.listen)
         listen = tuple(address for address, _ in places) + tuple(found.address for found in left)
         for found in left:
-            if not found.address.path and settings.tls_client_ca and not settings.tokens:
+            if not settings.tls_client_ca or settings.tokens:
+                continue
+            if found.address.path.startswith("@") and not (settings.allow_uids or settings.allow_gids):
+                raise ConfigError(
+                    f"client_ca in [tls] (--tls-client-ca) asks for certificates, and {found.address.path}, a socket "
+                    "that has come with the start, would be served without: it has no file, and every user can open "
+                    "it. Say who may (--allow-uid, --allow-gid), ask for tokens (--tokens), or take it out of the "
+                    "socket unit"
+                )
+            if not found.address.path:
                 raise ConfigError(
                     f"client_ca in [tls] (--tls-client-ca) asks for certificates, and {found.address}, a socket that "
                     "has come with the start, would be served without: listen does not name it. Name it there "
                     f"(--listen {dataclasses.replace(found.address, tls=True)}), or without TLS if it is meant "
                     f"(--listen {found.address}), or take it out of the socket unit"
                 )
+        if self.web is not None:
+            _check_web(settings, self.web.address)
         web = self.web.address if self.web is not None else settings.web
         dataclasses.replace(settings, listen=listen, web=web).check()
         if settings.web_origin and web is None:
@@ -143,6 +154,23 @@ def _listening(fd: int, name: str) -> Inherited:
         return Inherited(sock, Address(host=place[0], port=place[1]))
     path = os.fsdecode(place)
     return Inherited(sock, Address(path="@" + path[1:] if path.startswith("\0") else path))
+
+
+def _check_web(settings: Settings, found: Address) -> None:
+    """Raises ConfigError for settings that do not go with the gateway's socket, which listens at `found`."""
+    where = web_url(found).removeprefix("http://")
+    if settings.web is not None and not _same(settings.web, found):
+        raise ConfigError(
+            f"listen in [web] (--web) is {web_url(settings.web).removeprefix('http://')}, and a socket named {WEB!r} "
+            f"has come with the start that listens on {where}: the gateway has one address. Leave one of them out, or "
+            "let both be the same (ListenStream= in inferd-web.socket)"
+        )
+    if settings.web is None and settings.tls_client_ca and not settings.tokens:
+        raise ConfigError(
+            f"client_ca in [tls] (--tls-client-ca) asks for certificates, and {where}, the socket named {WEB!r} that "
+            f"has come with the start, would be served without. Name it if that is meant (--web {where}), ask for "
+            "tokens (--tokens), or disable inferd-web.socket"
+        )
 
 
 def _without_tls(address: Address) -> Address:

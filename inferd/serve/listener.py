@@ -25,7 +25,7 @@ from inferd.serve.tls import Channel
 from inferd.wire import frame as f
 from inferd.wire.address import Address
 from inferd.wire.messages import Error
-from inferd.wire.peer import protocol_error_frame
+from inferd.wire.peer import START, protocol_error_frame
 
 BACKLOG = 1024
 # Beyond `max_connections`, for root and the daemon's own user over a Unix socket: whoever has taken all the places must
@@ -95,9 +95,12 @@ class Connection(asyncio.BufferedProtocol):
         # less than this are copies, and nobody needs to hear of them.
         transport.set_write_buffer_limits(high=COPY_BYTES, low=0)
         owner = engine.holdings.client(whom)
-        # Who may open an ordinary Unix socket is the file system's to say. It is not known by its peer's name: a TCP
-        # connection that was reset before it was accepted has none either, and what it sent can still be read.
-        shows_token = self._trusted or not is_unix
+        # Who may open an ordinary Unix socket is the file system's to say, or the lists'. It is not known by its peer's
+        # name: a TCP connection that was reset before it was accepted has none either, and what it sent can still be
+        # read. An abstract one, whose name is bytes, has no file, and every user may open it.
+        has_file = isinstance(transport.get_extra_info("sockname"), str)
+        listed = engine.settings.allow_uids or engine.settings.allow_gids
+        shows_token = self._trusted or not (is_unix and (has_file or listed or admin))
         now = engine.clock()
         self._session = Session(engine, self, owner, now, self._trusted, shows_token, admin)
         engine.sessions.add(self._session)
@@ -192,6 +195,7 @@ class TlsConnection(Connection):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         assert engine.tls is not None
+        self._context = engine.tls
         self._channel = Channel(engine.tls)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -216,6 +220,12 @@ class TlsConnection(Connection):
                 return
             if greeting:
                 self._greet(session)
+            if session.peer.state == START and self._is_outdated():
+                self._engine.count("connections_closed_tls")
+                why = "a reload has replaced the certificates since it began"
+                self._engine.throttle.event("tls_failed", self._engine.clock(), peer=self.name, error=why)
+                self.close()
+                return
             now = self._engine.clock()
             while not gives_way and not self._transport.is_closing():
                 nbytes = channel.read_into(session.peer.get_buffer())
@@ -250,6 +260,11 @@ class TlsConnection(Connection):
         if name:
             session.owner = self._engine.holdings.client(f"cert:{name}")
             session.shows_token = False
+
+    def _is_outdated(self) -> bool:
+        """Whether its handshake asked for less than certificates do now. Who has not been let in yet connects again."""
+        engine = self._engine
+        return bool(engine.settings.tls_client_ca) and engine.tls is not self._context
 
     def _send(self) -> None:
         data = self._channel.outgoing()

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 NEEDS_RESTART = frozenset(setting.name for setting in SETTINGS.values() if not setting.reloads)
 # Settings that name a file, which can change under the same name.
 FILES = tuple(setting.name for setting in SETTINGS.values() if setting.kind is FILE)
+# What the context of TLS is made of. It is replaced with these alone: whoever has shaken hands by an older one and not
+# said HELLO may have to connect again.
+OF_TLS = frozenset({"tls_cert", "tls_key", "tls_client_ca"})
 # Of the sentence in an ERROR, whose header has to stay under 16 KiB.
 MAX_PROBLEM_CHARS = 4000
 
@@ -188,7 +191,9 @@ class Reloader:
         self.last: dict[str, Any] | None = None
 
     def start(self) -> None:
-        """SIGHUP counts from here on, also one that has come before."""
+        """The daemon is ready: SIGHUP counts from here on, also one that has come before, and clients may ask. Not
+        earlier, because systemd hears of the end of a reload by the same word as of the end of the start."""
+        self._engine.reloader = self
         self._run(self._reload_on_hangup())
 
     def hung_up(self) -> None:
@@ -299,7 +304,9 @@ class Reloader:
         self._fingerprints = have
         engine.settings = engine.workers.settings = new
         engine.limits = dataclasses.replace(engine.limits, payload_bytes=new.payload_mib * MIB)
-        engine.tokens, engine.tls = tokens, tls
+        engine.tokens = tokens
+        if not OF_TLS.isdisjoint(what.settings):
+            engine.tls = tls
         if (old.log_format, old.log_level) != (new.log_format, new.log_level):
             log.set_up(new.log_format, new.log_level)
         if self._gateway is not None:

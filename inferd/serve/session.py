@@ -249,7 +249,9 @@ class Session:
         elif self.engine.draining:
             self.send_error(request_id, make("DRAINING"))
         elif self.engine.reloader is None:
-            self.send_error(request_id, make("RELOAD_FAILED", problem="this daemon has no settings to read anew"))
+            self.send_error(
+                request_id, make("RELOAD_FAILED", problem="the daemon is still starting; ask when it is ready")
+            )
         else:
             self.engine.reloader.asked(self, request_id)
 

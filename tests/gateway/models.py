@@ -47,6 +47,17 @@ class Kinds:
         return [{**row, "x": row["x"] * 2} for row in rows]
 
 
+class Big:
+    """Answers each row with 16 MiB."""
+
+    inputs = {"x": ("FP32", (1,))}
+    outputs = {"y": ("FP32", (4 * 1024 * 1024,))}
+    max_batch_size = 1
+
+    def forward(self, batch):
+        return {"y": batch["x"].expand(-1, 4 * 1024 * 1024)}
+
+
 class Half:
     """BF16 in, BF16 out."""
 

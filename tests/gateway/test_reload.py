@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from inferd.cli.reload import ask
 from inferd.wire import frame as f
 from inferd.wire.messages import Error, GoAway
 from tests.gateway.serving import Served, page, serving
-from tests.gateway.test_supervision import gateway_pid
+from tests.gateway.test_supervision import asking, gateway_pid
 from tests.running import DOUBLES
 
 TOKEN = "ada-0123456789abcdef"
@@ -79,6 +80,31 @@ def test_tokens_change_for_the_next_request(tmp_path: Path) -> None:
                 assert isinstance(frame.message, Error) and frame.message.reason == "TOKEN"
             assert edit("") == [f"tokens: {tokens} -> none"]
             assert served.infer("double", X).status == 200
+
+    with_file(tmp_path, test)
+
+
+def test_who_shows_a_token_early_is_served_when_it_is_asked_for(tmp_path: Path) -> None:
+    """A reload asks for tokens, and has other models, while a body comes: who has shown the right one all along gets an
+    answer, and who has shown none does not."""
+
+    async def test(served: Served, edit: Callable[[str], list[str]]) -> None:
+        tokens = tmp_path / "tokens"
+        tokens.write_text(f"ada: {TOKEN}\n")
+        tokens.chmod(0o600)
+        body = json.dumps({"inputs": [X]}).encode()
+        head = f"double/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nExpect: 100-continue"
+        with (
+            asking(served, f"{head}\r\nAuthorization: Bearer {TOKEN}", b"") as ada,
+            asking(served, head, b"") as nobody,
+        ):
+            for sock in (ada, nobody):
+                assert b"100" in sock.recv(1000)  # its handler reads the body now
+            edit(f'[models.more]\ntarget = "{DOUBLES}:Double"\n[auth]\ntokens = "{tokens}"\n')
+            assert served.infer("double", X).status == 401  # the gateway has heard of it
+            for sock, status in ((ada, b" 200 "), (nobody, b" 401 ")):
+                sock.sendall(body)
+                assert status in sock.recv(1000).split(b"\r\n")[0]
 
     with_file(tmp_path, test)
 

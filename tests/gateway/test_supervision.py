@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import aiohttp
 import pytest
 
 from inferd.config import Settings
+from inferd.errors import InferdError
 from inferd.serve.gateway import SILENT_BEATS, Gateway
 from inferd.wire import frame as f
 from inferd.wire.address import Address
@@ -110,12 +112,75 @@ def test_what_is_said_while_it_starts_is_heard() -> None:
     assert "shutting down" in asyncio.run(go())
 
 
-def test_a_stopped_gateway_does_not_hold_the_daemon_up(gate: Served) -> None:
-    """One that does not answer (SIGSTOP) is killed when the daemon ends."""
-    pid = gateway_pid(gate)
-    os.kill(pid, signal.SIGSTOP)
-    assert gate.stop() == 0
-    assert gone(pid)
+def test_a_stopped_gateway_does_not_hold_the_daemon_up(tmp_path: Path) -> None:
+    """One that does not answer (SIGSTOP) is killed when the time for the drain is over."""
+    with serving(tmp_path, "virtual", "--drain-timeout-s", "1") as served:
+        pid = gateway_pid(served)
+        os.kill(pid, signal.SIGSTOP)
+        assert served.stop() == 0
+        assert gone(pid)
+
+
+def test_a_second_signal_ends_a_gateway_that_still_answers(tmp_path: Path) -> None:
+    """However much of the drain's time is left: nobody waits for one that is stopped (SIGSTOP)."""
+    with serving(tmp_path, "virtual", "--drain-timeout-s", "600") as served:
+        pid = gateway_pid(served)
+        os.kill(pid, signal.SIGSTOP)
+        served.process.terminate()
+        with contextlib.suppress(OSError, InferdError):
+            while True:  # until the drain has begun, and nobody is let in any more
+                served.status()
+        assert served.stop() == 0
+        assert gone(pid)
+
+
+def asking(served: Served, head: str, body: bytes) -> socket.socket:
+    """A connection on which this has been asked of a model."""
+    sock = socket.create_connection(("127.0.0.1", served.port), timeout=30)
+    sock.sendall(f"POST /v2/models/{head}\r\n\r\n".encode() + body)
+    return sock
+
+
+def received(sock: socket.socket) -> bytes:
+    """All that comes until the end."""
+    parts = []
+    while part := sock.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_whoever_reads_an_answer_gets_all_of_it(tmp_path: Path) -> None:
+    """A REST answer that the daemon has long given to the gateway is sent to its end while the drain has time."""
+    body = json.dumps({"inputs": [X], "parameters": {"binary_data_output": True}}).encode()
+    log = tmp_path / "log"
+    with serving(tmp_path, f"big={MODELS}:Big", "--drain-timeout-s", "60") as served:
+        head = f"big/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+        with asking(served, head, body) as sock:
+            first = sock.recv(1)
+            served.process.terminate()
+            until(lambda: "draining" in log.read_text())
+            time.sleep(4)  # longer than answers once had from the end of the drain on
+            answer = first + received(sock)
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        length = next(int(line.split()[1]) for line in head.lower().splitlines() if line.startswith(b"content-length:"))
+        assert len(rest) == length > 16 * 1024 * 1024
+        assert served.process.wait(20) == 0
+
+
+def test_an_upload_that_comes_too_late_is_told_so(gate: Served) -> None:
+    """At once, and the connection then ends: the rest of the body can be sent, and its caller hears 503."""
+    half = b" " * 100_000
+    head = f"gate/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2 * len(half)}\r\nExpect: 100-continue"
+    with asking(gate, head, b"") as sock:
+        assert b"100" in sock.recv(1000)  # its handler reads the body now
+        sock.sendall(half)
+        gate.process.terminate()
+        answer = sock.recv(1000)
+        assert b" 503 " in answer.split(b"\r\n")[0] and b"DRAINING" in answer
+        assert b"connection: close" in answer.lower()
+        sock.sendall(half)
+        assert sock.recv(1000) == b""
+    assert gate.process.wait(20) == 0
 
 
 def test_a_gateway_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,7 +271,8 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_drain_is_said_and_finishes_what_is_there(gate: Served, tmp_path: Path) -> None:
     """While the last request runs: alive, not ready, new work is sent away, a page hears GOAWAY and gets its answer,
-    and so does a REST caller. Then the page's WebSocket ends with 1012, and the daemon with 0."""
+    and so does a REST caller. Each answer ends its connection: whoever kept it would ask here again. Then the page's
+    WebSocket ends with 1012, and the daemon with 0."""
     shut = tmp_path / "shut"
     statuses: list[int] = []
 
@@ -221,9 +287,11 @@ def test_a_drain_is_said_and_finishes_what_is_there(gate: Served, tmp_path: Path
             gate.process.send_signal(signal.SIGTERM)
             assert (await here.next()).type == f.GOAWAY
             await asyncio.to_thread(until, lambda: gate.ask("GET", "/readyz").status == 503)
-            assert gate.ask("GET", "/livez").status == 200
+            live = gate.ask("GET", "/livez")
+            assert live.status == 200 and live.headers["Connection"] == "close"
             assert gate.ask("GET", "/v2/health/ready").status == 503
             answer = gate.infer("gate", X)
+            assert answer.headers["Connection"] == "close"
             assert answer.status == 503 and answer.json["reason"] == "DRAINING" and answer.headers["Retry-After"]
             assert b"inferd_ready 0.0" in gate.ask("GET", "/metrics").body
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:

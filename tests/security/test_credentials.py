@@ -34,6 +34,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebo
 ASK = """
 import os, socket, sys
 path, uid, gid, *groups = sys.argv[1:]
+path = path.replace("@", "\\0", 1)  # an abstract address
 os.setgroups([int(group) for group in groups])
 os.setresgid(int(gid), int(gid), int(gid))
 os.setresuid(int(uid), int(uid), int(uid))
@@ -95,6 +96,28 @@ def test_only_those_of_the_lists_get_in(public: Path) -> None:
         for uid, gid, groups in ((UID + 1, GID, ()), (GID, UID, ()), (UID + 7, GID, (1, 2, EXTRA + 1))):
             assert ask_as(where, uid, gid, *groups) == "5 True"
         assert daemon.ask(lambda: daemon.engine.counters["refused_peer"]) == 3
+
+
+@AS_ROOT
+@pytest.mark.parametrize("lists", [{}, {"allow_uids": (UID,)}], ids=["tokens", "a list"])
+def test_a_socket_without_a_file_asks_for_tokens(public: Path, lists: dict[str, tuple[int, ...]]) -> None:
+    """Every user can open an abstract one, so a token is asked for, unless there are lists of who may come; root and
+    the daemon's own user need none."""
+    tokens = public / "tokens"
+    tokens.write_text("ada: ada-0123456789abcdef\n")
+    tokens.chmod(0o600)
+    name = f"@inferd-test-{os.getpid()}-{len(lists)}"
+    held = socket.socket(socket.AF_UNIX)
+    held.bind(name.replace("@", "\0"))
+    held.setblocking(False)
+    with running(public, double("Double"), executor="inline", tokens=str(tokens), **lists) as daemon:
+        listener = Listener(daemon.engine)
+        place = listener.reserve(Address(path=name), held)
+        asyncio.run_coroutine_threadsafe(listener.open(place), daemon._loop).result(10)
+        assert ask_as(name, UID, GID) == ("2 False" if lists else "5 False")
+        assert ask_as(name, 0, 0) == "2 False"
+        assert daemon.ask(lambda: daemon.engine.counters["refused_token"]) == (0 if lists else 1)
+        daemon.ask(listener.close)
 
 
 @AS_ROOT

@@ -23,9 +23,13 @@ from inferd.config import Settings
 from inferd.serve import session, tls
 from inferd.serve.listener import TlsConnection
 from inferd.serve.strangers import MAX_STRANGERS
+from inferd.wire import frame as f
 from inferd.wire.address import Address
+from inferd.wire.messages import Hello
+from inferd.wire.peer import CLIENT, Peer
 from tests.running import Daemon, double, running
 from tests.security.conftest import Papers
+from tests.serve.test_reload import Operator
 
 X = np.arange(16, dtype=np.float32)
 
@@ -180,6 +184,45 @@ def test_without_a_certificate_that_counts_nobody_gets_in(mutual: Daemon, papers
     uvloop.run(ask())
     assert mutual.ask(lambda: mutual.engine.counters["connections_closed_tls"]) == before + 3
     assert not any(name.startswith("cert:") for name in names(mutual))
+
+
+def test_a_handshake_from_before_a_reload_lets_nobody_in(papers: Papers, tmp_path: Path) -> None:
+    """Tokens are replaced by client certificates: who shook hands before, and says HELLO after it, has shown neither. A
+    reload that leaves TLS alone, and one that asks for no certificates, cut nobody."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ada: ada-0123456789abcdef\n")
+    tokens.chmod(0o600)
+    files = {"tls_cert": papers.cert, "tls_key": papers.key}
+    with running(tmp_path, double("Double"), executor="inline", **files, tokens=str(tokens)) as daemon:
+        operator = Operator(daemon)
+        address = Address.parse(daemon.url)
+        context = ssl.create_default_context(cafile=papers.ca)
+
+        def shaken_hands() -> tuple[ssl.SSLSocket, Peer]:
+            sock = context.wrap_socket(
+                socket.create_connection((address.host, address.port)), server_hostname=address.host
+            )
+            sock.settimeout(10)
+            return sock, Peer(CLIENT)
+
+        def says(sock: ssl.SSLSocket, peer: Peer, token: str = "") -> bytes:
+            with sock:
+                sock.sendall(peer.send(f.HELLO, Hello("test", token=token)))
+                return sock.recv(1)
+
+        one, other, third = shaken_hands(), shaken_hands(), shaken_hands()
+        daemon.until(lambda: len(daemon.engine.sessions) == 3)
+        operator.edit(max_in_flight=7)
+        assert operator.reload()
+        assert says(*one, "ada-0123456789abcdef")
+        operator.edit(tls_cert=papers.other_cert, tls_key=papers.other_key)
+        assert operator.reload()
+        assert says(*other, "ada-0123456789abcdef")
+        operator.edit(tokens="", tls_client_ca=papers.ca)
+        assert operator.reload()
+        assert says(*third) == b""
+        with Client(daemon.url, ca=papers.ca, cert=papers.ada[0], key=papers.ada[1]) as client:
+            client.ping()
 
 
 def test_the_client_trusts_only_whom_it_is_told_to(plain_tls: Daemon, papers: Papers) -> None:

@@ -159,6 +159,19 @@ def test_where_certificates_are_asked_for_no_socket_is_served_without_unless_lis
             inherited.check(plain)
 
 
+def test_a_socket_without_a_file_is_not_served_beside_certificates(closing) -> None:
+    """Every user can open an abstract one: with `client_ca` it needs tokens, or lists of who may come."""
+    first = descriptors(unix(f"\0inferd-test-{os.getpid()}"))
+    inherited = InheritedSockets.from_environment(environ(1), first)
+    closing(inherited)
+    listen = (Address.parse("inferds://127.0.0.1:9"),)
+    settings = Settings(listen=listen, tls_cert="c", tls_key="k", tls_client_ca="ca")
+    with pytest.raises(ConfigError, match=r"@inferd-test-.* has no file, and every user can open it"):
+        inherited.check(settings)
+    for guarded in ({"tokens": "file"}, {"allow_uids": (1,)}, {"allow_gids": (1,)}, {"tls_client_ca": ""}):
+        inherited.check(dataclasses.replace(settings, **guarded))
+
+
 def test_one_that_other_machines_reach_needs_credentials_like_any_other(tmp_path: Path, closing) -> None:
     """0.0.0.0 is refused without tokens, on the wire and for the gateway, and by the reload that takes tokens away."""
     tokens = tmp_path / "tokens"
@@ -178,6 +191,33 @@ def test_origins_are_for_the_gateway_whoever_holds_its_socket() -> None:
     with pytest.raises(ConfigError, match=r"origins in \[web\] .* have no effect without the gateway; set listen"):
         InheritedSockets([], None).check(settings)
     InheritedSockets([], None).check(dataclasses.replace(settings, web=Address(host="127.0.0.1", port=9)))
+
+
+def test_the_gateways_socket_and_its_setting_are_one_address(closing) -> None:
+    """Both may be there if they name the same; another one would be dropped without a word."""
+    inherited = InheritedSockets.from_environment(environ(1, "web"), descriptors(tcp()))
+    closing(inherited)
+    assert inherited.web is not None
+    port = inherited.web.address.port
+    for host in ("127.0.0.1", "localhost"):
+        inherited.check(Settings(web=Address(host=host, port=port)))
+    for other in (Address(host="127.0.0.1", port=port - 1), Address(host="127.0.0.2", port=port)):
+        with pytest.raises(ConfigError, match=f"--web. is {other.host}:{other.port}, .* listens on 127.0.0.1:{port}"):
+            inherited.check(Settings(web=other))
+
+
+def test_where_certificates_are_asked_for_the_gateways_socket_is_named_too(closing) -> None:
+    """It has no TLS: with `client_ca` and no tokens it is there only if the settings name it."""
+    inherited = InheritedSockets.from_environment(environ(1, "web"), descriptors(tcp()))
+    closing(inherited)
+    assert inherited.web is not None
+    listen = (Address.parse("inferds://127.0.0.1:9"),)
+    settings = Settings(listen=listen, tls_cert="c", tls_key="k", tls_client_ca="ca")
+    with pytest.raises(ConfigError, match=f"the socket named 'web'.*--web 127.0.0.1:{inherited.web.address.port}"):
+        inherited.check(settings)
+    inherited.check(dataclasses.replace(settings, web=inherited.web.address))
+    inherited.check(dataclasses.replace(settings, tokens="file"))
+    inherited.check(dataclasses.replace(settings, tls_client_ca=""))
 
 
 def test_what_is_no_listening_stream_socket_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from inferd_client import Client
 
+from inferd.cli.reload import ask
+from inferd.errors import InferdError
 from inferd.wire import frame as f
 from tests.rawpeer import RawPeer
 from tests.running import end
@@ -68,6 +70,28 @@ def test_its_life_in_words(manager: Manager, tmp_path: Path) -> None:
         process.terminate()
         assert "STATUS=draining: 0 in flight" in manager.until("STOPPING=1")
         assert process.wait(20) == 0
+
+
+def test_a_reload_does_not_say_that_it_is_ready_before_it_is(manager: Manager, tmp_path: Path) -> None:
+    """Clients are let in before the gateway answers, and one that asks for a reload by then is refused: the end of it
+    would be the READY of the start."""
+    words = ("echo", "--listen", f"inferd+unix://{tmp_path}/s", "--web", "127.0.0.1:0")
+    with manager.start(*SERVE, *words) as process:
+        try:
+            refusals = set()
+            while True:
+                assert process.poll() is None, manager.log.read_text()
+                try:
+                    ask(str(tmp_path / "s"))
+                    break
+                except InferdError as error:
+                    refusals.add(str(error))
+            assert any("still starting; ask when it is ready" in refusal for refusal in refusals)
+            manager.until("RELOADING=1", process)
+            assert any(word.startswith("READY=1\nSTATUS=ready: 1 models") for word in manager.said)
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def test_a_path_that_is_no_utf_8_ends_neither_the_reload_nor_the_signs_of_life(
