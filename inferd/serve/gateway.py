@@ -28,7 +28,7 @@ from typing import Any
 
 from inferd import log
 from inferd.config import MIB, Settings, web_url
-from inferd.errors import ConfigError
+from inferd.errors import ConfigError, InferdError
 from inferd.wire.address import MAX_SOCKET_PATH, Address
 
 PROGRAM = "inferd.gateway"
@@ -105,9 +105,9 @@ class Gateway:
         return sock
 
     async def start(self) -> None:
-        """Starts it; returns when it answers. Raises ConfigError when it does not."""
+        """Starts it; returns when it answers. Raises InferdError when it does not."""
         if not await self._launch():
-            raise ConfigError("the gateway of --web did not start; what it printed above says why")
+            raise InferdError("the gateway of --web did not start; what it printed above says why")
         log.event("listening", address=web_url(self.address))
         self._watch = asyncio.create_task(self._replace_when_it_ends())
         self._watch.add_done_callback(_told)
