@@ -220,3 +220,34 @@ def test_definitions_hold_their_own_defaults() -> None:
     for attribute in ("flag", "variable", "place"):
         values = [getattr(setting, attribute) for setting in SETTINGS.values()]
         assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("99999999999999999999999", "numbers of up to 64 bits"),
+        ("9" * 5000, "numbers of up to 64 bits"),
+        ("[[1, 18446744073709551616]]", "numbers of up to 64 bits"),
+        ("[" * 65 + "]" * 65, "nested deeper than 64 lists and tables"),
+        ('{"a":' * 65 + "1" + "}" * 65, "nested deeper than 64 lists and tables"),
+        ("[" * 5000 + "]" * 5000, "lists and tables at most 64 deep"),
+        ("NaN", "is nan"),
+        ('{"a": [NaN]}', "is nan"),
+    ],
+)
+def test_an_option_of_the_command_line_is_held_to_the_files_rule(tmp_path: Path, value: str, sentence: str) -> None:
+    """What workers cannot be told, or differs from itself at each reload, is a mistake in both, and a short one."""
+    with pytest.raises(Mistaken, match=sentence) as caught:
+        read(Sources(models=("echo",), options=(f"s={value}",)))
+    assert len(str(caught.value)) < 300
+    if "{" not in value:
+        path = tmp_path / "inferd.toml"
+        path.write_text(f'[models.e]\ntarget = "echo"\noptions.s = {value.replace("NaN", "nan")}\n')
+        with pytest.raises(ConfigError, match=r"inferd\.toml"):
+            read(Sources(path=str(path)))
+
+
+@pytest.mark.parametrize("value", ["18446744073709551615", "-1", "[" * 64 + "]" * 64, "null", "1e999", "[nan", "text"])
+def test_other_options_are_taken(value: str) -> None:
+    """Up to the limits, and what is no JSON as text."""
+    assert read(Sources(models=("echo",), options=(f"s={value}",))).settings.models[0].options.keys() == {"s"}
