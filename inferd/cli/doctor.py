@@ -194,7 +194,13 @@ def secrets(settings: Settings) -> Iterator[Finding]:
 
 def addresses(settings: Settings) -> Iterator[Finding]:
     """Whether each address is free."""
-    listen = settings.listen or (Address(host="127.0.0.1", port=DEFAULT_PORT), Address(path=default_socket_path()))
+    listen = settings.listen
+    if not listen:
+        listen = (Address(host="127.0.0.1", port=DEFAULT_PORT),)
+        try:
+            listen += (Address(path=default_socket_path()),)
+        except ConfigError as error:
+            yield Finding(FAIL, "address", str(error))
     for address in (*listen, *([settings.web] if settings.web is not None else ())):
         try:
             _connect(address)
@@ -213,7 +219,7 @@ def caches() -> Iterator[Finding]:
     """Where torch, Triton and CUDA keep what they have compiled: writable, with room, and not mounted noexec."""
     for variable, default in CACHES.items():
         path = Path(os.environ.get(variable) or os.path.expanduser(default))
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        there = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
         state = os.statvfs(there)
         free = state.f_bavail * state.f_frsize
         if not os.access(there, os.W_OK | os.X_OK):
@@ -266,9 +272,8 @@ def _connect(address: Address) -> None:
 
 def _cannot_bind(address: Address) -> str:
     if address.path:
-        folder = Path(address.path).parent
-        while not folder.exists():
-            folder = folder.parent
+        # Path.exists raises for what is below a folder that cannot be entered.
+        folder = next(folder for folder in Path(address.path).parents if os.path.exists(folder))
         return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written to"
     try:
         family, kind, _, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]

@@ -1,10 +1,12 @@
-"""The kinds of setting that name a place: listeners, the gateway's address, other sites, devices."""
+"""The kinds of setting that name a place: listeners, the gateway's address, other sites, devices. And where the system
+keeps what is temporary."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import socket
+import tempfile
 
 from inferd.errors import ConfigError
 from inferd.wire.address import Address
@@ -44,6 +46,17 @@ def unresolved(host: str) -> str:
         except (OSError, ValueError):  # ValueError: what no name can be
             return f"this machine knows no host {host!r}; check how it is written"
     return ""
+
+
+def temporary_folder() -> str:
+    """The system's folder for temporary files. Raises ConfigError where none can be written to."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "there is no folder for temporary files that can be written to, and a Unix socket is to be in one; set "
+            "TMPDIR to one (a tmpfs will do), or, without --web, say where to listen: --listen"
+        ) from error
 
 
 def _device(text: str) -> str:
