@@ -121,7 +121,18 @@ def test_a_list_in_a_variable_is_divided_by_blanks() -> None:
 
 def test_a_variable_that_is_misspelt_is_told() -> None:
     """It may be the one that keeps others out. Those of the client, and Kubernetes' for its services, are not meant."""
-    for name, meant in (("INFERD_TOKEN", "INFERD_TOKENS"), ("INFERD_TLS_CLIENT_CERT", "INFERD_TLS_CLIENT_CA")):
+    for name, meant in (
+        ("INFERD_TOKEN", "INFERD_TOKENS"),
+        ("INFERD_TLS_CLIENT_CERT", "INFERD_TLS_CLIENT_CA"),
+        ("INFERD_AUTH_TOKENS", "INFERD_TOKENS"),
+        ("INFERD_TOKENS_FILE", "INFERD_TOKENS"),
+        ("INFERD_THE_TOKENS_OF_ALL", "INFERD_TOKENS"),
+        ("INFERD_AUTH_ALLOW_UIDS", "INFERD_ALLOW_UID"),
+        ("INFERD_WEB_LISTEN", "INFERD_WEB"),
+        ("INFERD_WEB_PORT", "INFERD_WEB"),
+        ("INFERD_LIMITS_SLAB_MIB", "INFERD_SLAB_MIB"),
+        ("INFERD_CONFIG_FILE", "INFERD_CONFIG"),
+    ):
         with pytest.raises(Mistaken, match=f"^no setting has the variable {name}; did you mean {meant}[?]$"):
             read(Sources(environment={name: "x"}))
         read(Sources(environment={name: ""}))
@@ -129,6 +140,7 @@ def test_a_variable_that_is_misspelt_is_told() -> None:
         read(Sources(environment={f"INFERD_{name}": "x"}))
     for name in ("SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_7433_TCP", "PORT_7433_TCP_ADDR"):
         read(Sources(environment={f"INFERD_{name}": "x"}))
+        read(Sources(environment={f"INFERD_WEB_{name}": "tcp://10.0.0.7:7480" if name == "PORT" else "x"}))
 
 
 def test_models_of_the_command_line_take_the_place_of_the_files(tmp_path: Path) -> None:
