@@ -23,7 +23,7 @@ from inferd.wire.address import DEFAULT_PORT
 # in files; where one is here all the same, it is not shown. A tokenizer or an author is none.
 _SECRET = re.compile(
     r"token(?!s|i[sz])|secret|passw|passphrase|credential|bearer|private|authori[sz]ation|(api|access)[_-]?key"
-    r"|(?<![a-z])o?auth[0-9]*(?![a-z])"
+    r"|(?<![a-z])(o?auth[0-9]*|pass|[a-z]*pwd|dsn|jwt)(?![a-z])|[_-]keys?$"
 )
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _HIDDEN = "(not shown)"

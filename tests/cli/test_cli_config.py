@@ -199,18 +199,21 @@ def test_show_has_every_setting_and_its_origin(inferd, folder: Path, monkeypatch
     ("options", "shown"),
     [
         ('db = {user = "me", password = "xyzzy"}', 'db = {"user": "me", "password": "(not shown)"}'),
-        ('db = [[{dsn.passwd = "xyzzy"}], 1]', 'db = [[{"dsn": {"passwd": "(not shown)"}}], 1]'),
+        ('db = [[{at.passwd = "xyzzy"}], 1]', 'db = [[{"at": {"passwd": "(not shown)"}}], 1]'),
         ('secrets = ["xyzzy", {a = "xyzzy"}]', "secrets = (not shown)"),
         ('headers = {Authorization = "Basic xyzzy"}', 'headers = {"Authorization": "(not shown)"}'),
         ("tokenizer = 'bpe'\noptions.max_tokens = 512", 'tokenizer = "bpe"\noptions.max_tokens = 512'),
         ("author = 'Ada'\noptions.authority = 'x'", 'author = "Ada"\noptions.authority = "x"'),
         ("keyboard = 'us'\noptions.num_key_value_heads = 4", 'keyboard = "us"\noptions.num_key_value_heads = 4'),
+        ("bypass = 1\noptions.keys = 2\noptions.passes = 3", "bypass = 1\noptions.keys = 2\noptions.passes = 3"),
         *[
             (f"{key} = 'xyzzy'", f"{key} = (not shown)")
             for key in (
                 *("auth", "auth_header", "basicAuth", "HTTPAuth", "oauth2", "authorization", "bearer", "private_key"),
                 *("privateKey", "credential", "credentials", "passphrase", "apiKey", "APIKey", "access_key"),
                 *("token", "hfToken", "authtoken", "authtokens", "tokens", "client_secret"),
+                *("pass", "db_pass", "dbPass", "pwd", "dbpwd", "db_pwd", "dsn", "sentryDsn", "jwt"),
+                *("signing_key", "signingKey", "x_key", "host_keys"),
             )
         ],
     ],
