@@ -263,3 +263,25 @@ def test_an_option_of_the_command_line_is_held_to_the_files_rule(tmp_path: Path,
 def test_other_options_are_taken(value: str) -> None:
     """Up to the limits, and what is no JSON as text."""
     assert read(Sources(models=("echo",), options=(f"s={value}",))).settings.models[0].options.keys() == {"s"}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ("https://demo.example:443", "https://demo.example"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("http://demo.example:443", "http://demo.example:443"),
+        ("https://demo.example:08443", "https://demo.example:8443"),
+        ("https://demo.example", "https://demo.example"),
+    ],
+)
+def test_an_origin_is_what_a_browser_sends(said: str, sent: str) -> None:
+    """Which leaves out the scheme's own port: `https://demo.example:443` would let in nobody."""
+    assert read(Sources(flags={"web_origin": (said,)})).settings.web_origin == (sent,)
+
+
+@pytest.mark.parametrize("port", ["0", "65536"])
+def test_an_origin_has_a_port_that_there_is(port: str) -> None:
+    """No browser sends any other."""
+    with pytest.raises(Mistaken, match="is no origin"):
+        read(Sources(flags={"web_origin": (f"https://demo.example:{port}",)}))
