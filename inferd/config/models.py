@@ -147,6 +147,11 @@ class ModelConfig:
         return next((name for name, target in BUILT_IN.items() if target == self.target), self.target)
 
     @property
+    def texts(self) -> list[str]:
+        """All texts in its options, however deep: some may name files."""
+        return list(_texts(self.options))
+
+    @property
     def unsayable(self) -> str:
         """What of the target or the options workers cannot be told, as it is no text in UTF-8; else ""."""
         said = {"target": self.target} | {f"option {key}": value for key, value in self.options.items()}
@@ -190,6 +195,14 @@ def _content(path: str) -> bytes | None:
         return Path(path).read_bytes()
     except OSError:
         return None
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _in_utf_8(value: object) -> bool:
