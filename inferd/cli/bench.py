@@ -92,7 +92,7 @@ def bench(
         orders = _orders(str(target), target.token(said["token"]), frames, waits_ms, **load)
         title = f"{what} at {target}: {_load_text(orders)}"
         if not as_json:
-            click.echo(title, err=True)
+            click.echo(printable(title), err=True)
         run = measure(client, orders)
     result = summary(name, orders, run)
     if as_json:

@@ -172,7 +172,7 @@ def _read_lines(take: Any, loop: asyncio.AbstractEventLoop) -> None:
 
 def _show_failure(number: int, error: InferdError, as_json: bool) -> None:
     if not as_json:
-        click.echo(f"inferd: line {number}: {error}", err=True)
+        click.echo(printable(f"inferd: line {number}: {error}"), err=True)
         return
     told = {"message": str(error)}
     if isinstance(error, RequestError):
