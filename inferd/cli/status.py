@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from inferd.cli.common import daemon, daemon_options, printable, table
+from inferd.cli.common import DAY_S, Finite, daemon, daemon_options, printable, table
 from inferd.config import MIB
 from inferd.errors import RequestError
 
@@ -28,7 +28,7 @@ _RELOADS = {
     "--watch",
     is_flag=False,
     flag_value=1.0,
-    type=click.FloatRange(min=0.1),
+    type=Finite(0.1, DAY_S),
     metavar="[SECONDS]",
     help="Again every SECONDS (1 if left out), with rates, until Ctrl-C.",
 )

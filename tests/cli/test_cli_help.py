@@ -91,3 +91,17 @@ def test_a_sentence_does_nothing_to_a_terminal(inferd, monkeypatch: pytest.Monke
         "one\\x1b]0;pwned\\x07",
         "two\\x9b2J",
     ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *[("status", "--watch", number) for number in ("nan", "inf", "1e300")],
+        *[("bench", "--seconds", number) for number in ("nan", "inf", "1e300")],
+        *[("bench", flag, number) for flag in ("--warmup-seconds", "--rate") for number in ("nan", "inf")],
+    ],
+)
+def test_a_time_or_rate_is_a_finite_number(inferd, fake, words: tuple[str, ...]) -> None:
+    """What cannot be waited for is a mistake on the command line."""
+    said = inferd(*words, "--url", fake.url)
+    assert said.code == 2 and words[1] in said.err
