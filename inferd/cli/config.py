@@ -72,7 +72,7 @@ def show(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: 
 
 def _look(settings: Settings) -> Iterator[Contradiction]:
     """What is in the files that settings name, and in those that are pinned: `serve` leaves these to its workers."""
-    yield from look(settings)
+    yield from look(settings, lambda warning: click.echo(printable(f"warning: {warning}"), err=True))
     for item, model in enumerate(settings.models):
         if model.sha256 and model.pinned and not model.missing() and (sentence := _pin(model)):
             yield Contradiction(("models",), f"model {model.name!r}: {sentence}", item)

@@ -23,7 +23,7 @@ import click
 from inferd._version import __version__
 from inferd.cli.common import printable
 from inferd.cli.serve import default_socket_path
-from inferd.cli.settings import SettingsCommand, configuration, settings_options, sources
+from inferd.cli.settings import SettingsCommand, configuration, look, settings_options, sources
 from inferd.config import MIB, Settings
 from inferd.config.read import Mistaken
 from inferd.errors import ConfigError
@@ -68,7 +68,10 @@ def doctor(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags
     failed = False
     findings = []
     try:
-        settings = configuration(sources(path, models, options, flags)).settings
+        settings = configuration(
+            sources(path, models, options, flags),
+            lambda settings: look(settings, lambda warning: findings.append(Finding(WARN, "configuration", warning))),
+        ).settings
         findings.append(Finding(OK, "configuration", f"{path or 'no file'}: nothing is wrong"))
     except Mistaken as mistaken:
         findings += [Finding(FAIL, "configuration", str(mistake)) for mistake in mistaken.mistakes]
