@@ -57,8 +57,9 @@ def check(path: str) -> None:
 @config.command(cls=SettingsCommand, short_help="Each setting, its value, and where that comes from.")
 @settings_options
 def show(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: Any) -> None:
-    """Show what `inferd serve` would run with, given the same words, variables and file, and where each value comes
-    from: a flag, a variable, a line of the file, or the default. What is in files of secrets is never shown.
+    """Show what `inferd serve` would run with, given the same words (all but --executor), variables and file, and where
+    each value comes from: a flag, a variable, a line of the file, or the default. What is in files of
+    secrets is never shown.
 
     A model of a file or folder is shown with the sha256 of it, to be written into its table as a pin.
     """

@@ -59,8 +59,8 @@ class Finding(NamedTuple):
 @click.command(cls=SettingsCommand, short_help="What on this machine stands in the way of a daemon.")
 @settings_options
 def doctor(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: Any) -> None:
-    """Check this machine for `inferd serve` with the same words, variables and configuration file: the packages,
-    devices and driver, limits, memory, files of secrets, addresses and caches.
+    """Check this machine for `inferd serve` with the same words (all but --executor), variables and configuration file:
+    the packages, devices and driver, limits, memory, files of secrets, addresses and caches.
 
     A line each, with what to do. Exits 1 if there is anything without which a daemon cannot run.
     """
