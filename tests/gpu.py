@@ -16,7 +16,7 @@ def main() -> int:
         return 0
     print(f"testing on {torch.cuda.get_device_name()} with torch {torch.__version__}", flush=True)
     command = [sys.executable, "-m", "pytest", "tests/serve", *sys.argv[1:]]
-    return subprocess.run(command, env={**os.environ, "INFERD_TEST_DEVICE": "cuda"}, check=False).returncode
+    return subprocess.run(command, env={**os.environ, "TEST_DEVICE": "cuda"}, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from inferd.wire.address import Address
 from tests.kept import KeptForkServer
 
 # `make gpu-test` runs the same tests with the workers on a GPU.
-DEVICE = os.environ.get("INFERD_TEST_DEVICE", "cpu")
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
 DOUBLES = Path(__file__).with_name("doubles.py")
 T = TypeVar("T")
 

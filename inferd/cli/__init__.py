@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 
@@ -14,6 +15,7 @@ import click
 
 from inferd._version import __version__
 from inferd.cli.bench import bench
+from inferd.cli.common import printable
 from inferd.cli.config import config
 from inferd.cli.doctor import doctor
 from inferd.cli.infer import infer
@@ -52,13 +54,15 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)  # what the model takes, say, is the server's word
+        click.echo("\n".join(map(printable, said.getvalue().split("\n"))), err=True, nl=False)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except InferdError as error:
-        # A configuration can have many mistakes, a line for each.
-        click.echo("\n".join(f"inferd: {line}" for line in str(error).split("\n")), err=True)
+        # A configuration can have many mistakes, a line for each. A sentence can be a server's, which may be anybody's.
+        click.echo("\n".join(f"inferd: {printable(line)}" for line in str(error).split("\n")), err=True)
         sys.exit(
             EXIT_CONFIG
             if isinstance(error, ConfigError)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferd.cli.common import client_options, daemon, daemon_options, find_model, printable
+from inferd.cli.common import DAY_S, Finite, client_options, daemon, daemon_options, find_model, printable
 from inferd.errors import InferdError
 
 if TYPE_CHECKING:
@@ -40,13 +40,11 @@ BUSY_SHARE = 0.9
 @click.argument("model", required=False)
 @daemon_options
 @click.option("--callers", type=click.IntRange(1), help="Closed loop: so many requests in flight.  [default: 64]")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="Open loop: requests a second, at random (Poisson)."
-)
+@click.option("--rate", type=Finite(min=0, min_open=True), help="Open loop: requests a second, at random (Poisson).")
 @click.option("--connections", type=click.IntRange(1), help="[default: one for 8 callers; 8 in an open loop]")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Generator processes.")
-@click.option("--seconds", type=click.FloatRange(min=0.05), default=10.0, show_default=True)
-@click.option("--warmup-seconds", type=click.FloatRange(min=0), default=1.0, show_default=True)
+@click.option("--seconds", type=Finite(0.05, DAY_S), default=10.0, show_default=True)
+@click.option("--warmup-seconds", type=Finite(0, DAY_S), default=1.0, show_default=True)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="As for `inferd infer`; repeatable.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=DTYPE[SIZES]", help="A random tensor; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
@@ -92,7 +90,7 @@ def bench(
         orders = _orders(str(target), target.token(said["token"]), frames, waits_ms, **load)
         title = f"{what} at {target}: {_load_text(orders)}"
         if not as_json:
-            click.echo(title, err=True)
+            click.echo(printable(title), err=True)
         run = measure(client, orders)
     result = summary(name, orders, run)
     if as_json:

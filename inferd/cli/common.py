@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +19,24 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MAX_CONNECT_MS = 5_000.0
+# Of what a command line may wait for: more is a mistake, and much more is no time.
+DAY_S = 86_400
 # Where a context keeps the token.
 TOKEN = "inferd.token"
 
 # Also 12-34, 1,234.5 and 56 %.
 _NUMBER = re.compile(r"[\d.,+-]+( %)?")
+
+
+class Finite(click.FloatRange):
+    """A range of numbers; nan, which click lets into any, and infinity are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 def _checked_url(context: click.Context, parameter: click.Parameter, url: str) -> str:

@@ -23,7 +23,7 @@ from inferd.wire.address import DEFAULT_PORT
 # in files; where one is here all the same, it is not shown. A tokenizer or an author is none.
 _SECRET = re.compile(
     r"token(?!s|i[sz])|secret|passw|passphrase|credential|bearer|private|authori[sz]ation|(api|access)[_-]?key"
-    r"|(?<![a-z])o?auth[0-9]*(?![a-z])"
+    r"|(?<![a-z])(o?auth[0-9]*|pass|[a-z]*pwd|dsn|jwt)(?![a-z])|[_-]keys?$"
 )
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _HIDDEN = "(not shown)"
@@ -57,8 +57,9 @@ def check(path: str) -> None:
 @config.command(cls=SettingsCommand, short_help="Each setting, its value, and where that comes from.")
 @settings_options
 def show(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: Any) -> None:
-    """Show what `inferd serve` would run with, given the same words, variables and file, and where each value comes
-    from: a flag, a variable, a line of the file, or the default. What is in files of secrets is never shown.
+    """Show what `inferd serve` would run with, given the same words (all but --executor), variables and file, and where
+    each value comes from: a flag, a variable, a line of the file, or the default. What is in files of
+    secrets is never shown.
 
     A model of a file or folder is shown with the sha256 of it, to be written into its table as a pin.
     """
@@ -72,7 +73,7 @@ def show(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: 
 
 def _look(settings: Settings) -> Iterator[Contradiction]:
     """What is in the files that settings name, and in those that are pinned: `serve` leaves these to its workers."""
-    yield from look(settings)
+    yield from look(settings, lambda warning: click.echo(printable(f"warning: {warning}"), err=True))
     for item, model in enumerate(settings.models):
         if model.sha256 and model.pinned and not model.missing() and (sentence := _pin(model)):
             yield Contradiction(("models",), f"model {model.name!r}: {sentence}", item)

@@ -23,7 +23,7 @@ import click
 from inferd._version import __version__
 from inferd.cli.common import printable
 from inferd.cli.serve import default_socket_path
-from inferd.cli.settings import SettingsCommand, configuration, settings_options, sources
+from inferd.cli.settings import SettingsCommand, configuration, look, settings_options, sources
 from inferd.config import MIB, Settings
 from inferd.config.read import Mistaken
 from inferd.errors import ConfigError
@@ -59,8 +59,8 @@ class Finding(NamedTuple):
 @click.command(cls=SettingsCommand, short_help="What on this machine stands in the way of a daemon.")
 @settings_options
 def doctor(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags: Any) -> None:
-    """Check this machine for `inferd serve` with the same words, variables and configuration file: the packages,
-    devices and driver, limits, memory, files of secrets, addresses and caches.
+    """Check this machine for `inferd serve` with the same words (all but --executor), variables and configuration file:
+    the packages, devices and driver, limits, memory, files of secrets, addresses and caches.
 
     A line each, with what to do. Exits 1 if there is anything without which a daemon cannot run.
     """
@@ -68,7 +68,10 @@ def doctor(path: str, models: tuple[str, ...], options: tuple[str, ...], **flags
     failed = False
     findings = []
     try:
-        settings = configuration(sources(path, models, options, flags)).settings
+        settings = configuration(
+            sources(path, models, options, flags),
+            lambda settings: look(settings, lambda warning: findings.append(Finding(WARN, "configuration", warning))),
+        ).settings
         findings.append(Finding(OK, "configuration", f"{path or 'no file'}: nothing is wrong"))
     except Mistaken as mistaken:
         findings += [Finding(FAIL, "configuration", str(mistake)) for mistake in mistaken.mistakes]
@@ -194,7 +197,13 @@ def secrets(settings: Settings) -> Iterator[Finding]:
 
 def addresses(settings: Settings) -> Iterator[Finding]:
     """Whether each address is free."""
-    listen = settings.listen or (Address(host="127.0.0.1", port=DEFAULT_PORT), Address(path=default_socket_path()))
+    listen = settings.listen
+    if not listen:
+        listen = (Address(host="127.0.0.1", port=DEFAULT_PORT),)
+        try:
+            listen += (Address(path=default_socket_path()),)
+        except ConfigError as error:
+            yield Finding(FAIL, "address", str(error))
     for address in (*listen, *([settings.web] if settings.web is not None else ())):
         try:
             _connect(address)
@@ -213,7 +222,7 @@ def caches() -> Iterator[Finding]:
     """Where torch, Triton and CUDA keep what they have compiled: writable, with room, and not mounted noexec."""
     for variable, default in CACHES.items():
         path = Path(os.environ.get(variable) or os.path.expanduser(default))
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        there = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
         state = os.statvfs(there)
         free = state.f_bavail * state.f_frsize
         if not os.access(there, os.W_OK | os.X_OK):
@@ -266,9 +275,8 @@ def _connect(address: Address) -> None:
 
 def _cannot_bind(address: Address) -> str:
     if address.path:
-        folder = Path(address.path).parent
-        while not folder.exists():
-            folder = folder.parent
+        # Path.exists raises for what is below a folder that cannot be entered.
+        folder = next(folder for folder in Path(address.path).parents if os.path.exists(folder))
         return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written to"
     try:
         family, kind, _, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]

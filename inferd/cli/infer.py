@@ -74,6 +74,8 @@ def infer(
     """
     if lines and output:
         raise click.UsageError("--output saves one answer; with --lines use --json")
+    if lines and sys.stdin is None:
+        raise _no_stdin("it is closed")  # and its number may be a connection's soon
     with daemon(url, timeout_ms) as client:
         read = Inputs(client.models(), model, _read_stdin)
         request, place = read.parse(inputs, lines)
@@ -92,10 +94,18 @@ def infer(
 
 
 def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise _no_stdin("it is closed")
     try:
         return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InferdError("standard input is not text in UTF-8") from error
+    except OSError as error:
+        raise _no_stdin(error.strerror or str(error)) from error
+
+
+def _no_stdin(why: str) -> InferdError:
+    return InferdError(f"standard input cannot be read: {why}; give it a file or a pipe")
 
 
 # ---- many lines
@@ -116,7 +126,7 @@ async def _ask_lines(
     from inferd_client import AsyncClient
 
     loop = asyncio.get_running_loop()
-    waiting: asyncio.Queue[tuple[str, asyncio.Task[Result]] | None] = asyncio.Queue(LINES_IN_FLIGHT)
+    waiting: asyncio.Queue[tuple[str, asyncio.Task[Result]] | OSError | None] = asyncio.Queue(LINES_IN_FLIGHT)
     failed = number = 0
     async with AsyncClient(url, **client_options(timeout_ms)) as client:
 
@@ -129,16 +139,19 @@ async def _ask_lines(
                 raise InferdError(error.message) from error
             return await client.infer(read.model, {**request, place: value}, **options)
 
-        async def take(lines: list[bytes] | None) -> None:
-            for line in lines or ():
+        async def take(lines: list[bytes] | OSError | None) -> None:
+            if not isinstance(lines, list):
+                await waiting.put(lines)
+                return
+            for line in lines:
                 await waiting.put((line.decode(errors="replace"), loop.create_task(ask(line))))
-            if lines is None:
-                await waiting.put(None)
 
         # A thread, because a terminal or a slow pipe would hold up the answers; a daemon, because it may wait in
         # read() for ever when everything else is over.
         threading.Thread(target=_read_lines, args=(take, loop), daemon=True).start()
         while (entry := await waiting.get()) is not None:
+            if isinstance(entry, OSError):
+                raise _no_stdin(entry.strerror or str(entry)) from entry
             line, task = entry
             number += 1
             try:
@@ -154,25 +167,33 @@ async def _ask_lines(
 
 
 def _read_lines(take: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Hands the lines of standard input to `take` in the loop's thread, and None when they end; waits when it waits."""
+    """Hands the lines of standard input to `take` in the loop's thread, and None when they end, or the error that ended
+    them; waits when it waits."""
     import asyncio
     from concurrent.futures import CancelledError
     from contextlib import suppress
 
+    def hand(lines: list[bytes] | OSError | None) -> None:
+        asyncio.run_coroutine_threadsafe(take(lines), loop).result()
+
     rest = b""
     with suppress(RuntimeError, CancelledError):  # the loop has ended before the lines did
-        while chunk := os.read(0, READ_BYTES):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if lines:
-                asyncio.run_coroutine_threadsafe(take(lines), loop).result()
+        try:
+            while chunk := os.read(0, READ_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if lines:
+                    hand(lines)
+        except OSError as error:
+            hand(error)
+            return
         if rest:
-            asyncio.run_coroutine_threadsafe(take([rest]), loop).result()
-        asyncio.run_coroutine_threadsafe(take(None), loop).result()
+            hand([rest])
+        hand(None)
 
 
 def _show_failure(number: int, error: InferdError, as_json: bool) -> None:
     if not as_json:
-        click.echo(f"inferd: line {number}: {error}", err=True)
+        click.echo(printable(f"inferd: line {number}: {error}"), err=True)
         return
     told = {"message": str(error)}
     if isinstance(error, RequestError):

@@ -119,9 +119,7 @@ class Inputs:
     def _file(self, name: str, path: str) -> Any:
         try:
             if path.endswith(".npy"):
-                import numpy
-
-                return self._cast(name, numpy.load(path, allow_pickle=False))
+                return self._cast(name, _load(path))
             with open(path, encoding="utf-8") as file:
                 text = file.read()
         except OSError as error:
@@ -133,7 +131,7 @@ class Inputs:
             return text
         if path.endswith(".json"):
             try:
-                return self._from_json(name, json.loads(text))
+                return self._from_json(name, _read_json(text))
             except ValueError as error:
                 raise InferdError(f"{path} is not valid JSON: {error}") from error
         if self._spec(name).is_tensor:
@@ -154,7 +152,7 @@ class Inputs:
         if spec.dtype == "STRING":
             return text
         try:
-            value = json.loads(text)
+            value = _read_json(text)
         except ValueError:
             if spec.dtype != "ANY":
                 raise click.UsageError(f"input {name!r}: {self._expected(spec)} and {text!r:.60} is not JSON") from None
@@ -203,6 +201,31 @@ class Inputs:
         if array.size == 0 or _fits(array, numpy.dtype(dtype)):
             return array.astype(dtype, copy=False)
         raise click.UsageError(f"input {name!r}: {self._expected(spec)}, got {array.dtype} numbers that do not fit")
+
+
+def _load(path: str) -> numpy.ndarray[Any, Any]:
+    """The array of an .npy file. Raises ValueError, EOFError or OSError: also for an archive of several, which numpy
+    reads under any name, whole or broken."""
+    import zipfile
+
+    import numpy
+
+    try:
+        loaded = numpy.load(path, allow_pickle=False)
+    except zipfile.BadZipFile as error:
+        raise ValueError("it is the beginning of an archive") from error
+    if isinstance(loaded, numpy.ndarray):
+        return loaded
+    loaded.close()
+    raise ValueError("it is an archive of arrays")
+
+
+def _read_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError if it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise InferdError("an input is nested too deep to be read; make it flatter") from error
 
 
 def _fits(array: numpy.ndarray[Any, Any], dtype: numpy.dtype[Any]) -> bool:

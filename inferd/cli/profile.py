@@ -6,7 +6,7 @@ import json
 
 import click
 
-from inferd.cli.common import daemon, daemon_options, table
+from inferd.cli.common import Finite, daemon, daemon_options, table
 
 
 @click.command(short_help="Show what a model's batches take, and the rate that allows.")
@@ -14,7 +14,7 @@ from inferd.cli.common import daemon, daemon_options, table
 @daemon_options
 @click.option(
     "--objective-ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="The rate at which requests can still be answered within so many milliseconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One object.")

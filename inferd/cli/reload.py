@@ -8,6 +8,7 @@ import socket
 import click
 
 from inferd._version import __version__
+from inferd.cli.common import printable
 from inferd.cli.serve import default_socket
 from inferd.errors import ConfigError, InferdError
 from inferd.wire import frame as f
@@ -31,7 +32,7 @@ def reload(url: str | None) -> None:
     also for a daemon without a Unix socket, and the log has the outcome.
     """
     for change in ask(_socket_path(url)) or ["nothing has changed"]:
-        click.echo(change)
+        click.echo(printable(change))
 
 
 def _socket_path(url: str | None) -> str:

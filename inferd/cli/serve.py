@@ -9,7 +9,6 @@ import shlex
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import click
 
 from inferd.cli.settings import SettingsCommand, configuration, settings_options, sources
 from inferd.config import Settings, web_url
+from inferd.config.addresses import temporary_folder
 from inferd.errors import ConfigError, InferdError
 from inferd.serve.inherited import are_there
 from inferd.serve.notify import Notifier
@@ -26,15 +26,19 @@ STDOUT_FD = 1
 
 
 def default_socket_path() -> str:
-    """The Unix socket's path when nothing is said: below $XDG_RUNTIME_DIR, else in a folder of the user's own."""
+    """The Unix socket's path when nothing is said: below $XDG_RUNTIME_DIR, else in a folder of the user's own.
+
+    Raises ConfigError where there is no place for that folder.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{runtime}/inferd.sock" if runtime else f"{tempfile.gettempdir()}/inferd-{os.getuid()}/inferd.sock"
+    return f"{runtime}/inferd.sock" if runtime else f"{temporary_folder()}/inferd-{os.getuid()}/inferd.sock"
 
 
 def default_socket() -> str:
     """The same, its folder made.
 
-    Raises ConfigError if somebody else could put a socket there: everybody may make folders in /tmp.
+    Raises ConfigError if it cannot be made, or somebody else could put a socket there: everybody may make folders in
+    /tmp.
     """
     path = default_socket_path()
     if os.environ.get("XDG_RUNTIME_DIR"):

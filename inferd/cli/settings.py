@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -82,8 +82,14 @@ def sources(path: str, models: tuple[str, ...], options: tuple[str, ...], flags:
     return Sources(flags, dict(os.environ), path, models, options)
 
 
-def look(settings: Settings) -> Iterator[Contradiction]:
-    """What is wrong with the files that settings name: tokens and certificates."""
+def look(settings: Settings, warn: Callable[[str], None] | None = None) -> Iterator[Contradiction]:
+    """What is wrong with the files that settings name: tokens and certificates. `warn` is told of certificates that
+    expire soon; the daemon's log says it by itself."""
+
+    def ending(setting: str, path: str, ends: str) -> None:
+        if warn is not None:
+            warn(f"{setting} {path} expires on {ends}; put a newer one there, and reload")
+
     # Imported here so that other verbs do not wait for them.
     from inferd.serve.secret import located
     from inferd.serve.tls import server_context
@@ -100,7 +106,7 @@ def look(settings: Settings) -> Iterator[Contradiction]:
         yield Contradiction((name,), f"{name} {papers[name]}: there is no such file; put it there, or name another")
     if settings.tls_cert and settings.tls_key and not missing:
         try:
-            server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+            server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca, ending)
         except ConfigError as error:
             # Its first word is the setting that the sentence is about.
             name = str(error).partition(" ")[0]

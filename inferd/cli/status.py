@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from inferd.cli.common import daemon, daemon_options, table
+from inferd.cli.common import DAY_S, Finite, daemon, daemon_options, printable, table
 from inferd.config import MIB
 from inferd.errors import RequestError
 
@@ -28,7 +28,7 @@ _RELOADS = {
     "--watch",
     is_flag=False,
     flag_value=1.0,
-    type=click.FloatRange(min=0.1),
+    type=Finite(0.1, DAY_S),
     metavar="[SECONDS]",
     help="Again every SECONDS (1 if left out), with rates, until Ctrl-C.",
 )
@@ -44,7 +44,7 @@ def status(url: str, timeout_ms: float | None, watch: float | None, as_json: boo
             except RequestError as error:
                 if previous is None or watch is None or not error.retryable:
                     raise
-                click.echo(f"inferd: {error}; trying again", err=True)
+                click.echo(printable(f"inferd: {error}; trying again"), err=True)
                 time.sleep(watch)
                 continue
             now = time.monotonic()
@@ -75,7 +75,7 @@ def status_lines(current: dict[str, Any], previous: dict[str, Any] | None = None
     slab = current["slab"]
     pid = f"  pid {current['pid']}" if "pid" in current else ""
     lines = [
-        f"inferd {current['version']}  {current['state']}  up {duration(current['uptime_s'])}{pid}",
+        printable(f"inferd {current['version']}  {current['state']}  up {duration(current['uptime_s'])}{pid}"),
         f"queued {current['queued']}  in flight {current['in_flight']}  connections {current['connections']}  "
         f"slab {slab['used_bytes'] / MIB:.1f} of {slab['bytes'] / MIB:.0f} MiB",
     ]

@@ -117,12 +117,12 @@ def install(**given: Any) -> None:
 
 
 def files(for_user: bool, drop_ins: tuple[str, ...], prefix: str | None) -> Iterator[File]:
-    """The rendered files. Raises ConfigError for drop-ins of a user's service."""
+    """The rendered files. Raises ConfigError for drop-ins of a user's service, and where that user has no home."""
     words = {"PYTHON": _word(sys.executable), "PROTECT_HOME": "", "LISTEN": ""}
     if for_user:
         if drop_ins:
             raise ConfigError("--with is for the system service: a user's systemd cannot do what the drop-ins ask for")
-        home = Path(prefix or os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        home = Path(prefix or os.environ.get("XDG_CONFIG_HOME") or _home() / ".config")
         yield from _rendered("user/*", home / "systemd/user", words)
         yield from _rendered("inferd.toml", home / "inferd", words, kept=True)
         return
@@ -138,6 +138,14 @@ def files(for_user: bool, drop_ins: tuple[str, ...], prefix: str | None) -> Iter
     yield from _rendered("sysusers.d/*", root / "sysusers.d", words)
     yield from _rendered("tmpfiles.d/*", root / "tmpfiles.d", words)
     yield from _rendered("inferd.toml", root / "inferd", words, kept=True)
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        why = "this user has no home folder that the system knows, and HOME is not set"
+        raise ConfigError(f"{why}; set HOME or XDG_CONFIG_HOME, or name a folder with --prefix") from error
 
 
 def _rendered(pattern: str, folder: Path, words: dict[str, str], kept: bool = False) -> Iterator[File]:

@@ -12,7 +12,7 @@ from inferd.errors import ConfigError
 
 from .definition import FILE, Setting, described, nearest
 from .lines import Lines
-from .models import FOLDER_TARGET, SHA256, ModelConfig, check_name
+from .models import FOLDER_TARGET, SHA256, ModelConfig, check_name, wrong_in
 from .settings import SETTINGS
 
 # A configuration has a few KiB; what is larger is some other file.
@@ -223,21 +223,11 @@ class ConfigFile:
             self._wrong("sha256 pins the file of file.py:Name or the weights of hf:FOLDER; this target is neither", *at)
         return sha256
 
-    def _check_option(self, key: str, value: Any, at: tuple[str | int, ...]) -> None:
-        if len(at) == 4 and not key.isidentifier():
+    def _check_option(self, key: str, value: Any, at: tuple[str, ...]) -> None:
+        if not key.isidentifier():
             self._wrong(f"options.{key} cannot be an argument: use a name of Python", *at)
-        elif isinstance(value, dict):
-            for name, inner in value.items():
-                self._check_option(name, inner, (*at, name))
-        elif isinstance(value, list):
-            for number, inner in enumerate(value):
-                self._check_option(key, inner, (*at, number))
-        elif not isinstance(value, str | bool | int | float) or (type(value) is int and not -(2**63) <= value < 2**64):
-            self._wrong(
-                f"options.{key} is {described(value)}: a model's arguments are text, numbers of up to 64 bits, true or "
-                "false, lists and tables",
-                *at,
-            )
+        for inner, sentence in wrong_in(key, value):
+            self._wrong(sentence, *at, *inner)
 
     # ---- mistakes
 

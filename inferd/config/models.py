@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from inferd.errors import ConfigError
 
-from .definition import nearest
+from .definition import described, nearest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -31,6 +32,8 @@ BUILT_IN = {
 }
 # Opening these runs code that is in them, or has let code in them run although it should not: nothing here opens them.
 CODE_FORMATS = (".pt2", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".torchscript")
+# Lists and tables of an argument, one in another. What writes them down for workers has its limits, far above this.
+MAX_OPTION_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,11 @@ class ModelConfig:
         return next((name for name, target in BUILT_IN.items() if target == self.target), self.target)
 
     @property
+    def texts(self) -> list[str]:
+        """All texts in its options, however deep: some may name files."""
+        return list(_texts(self.options))
+
+    @property
     def unsayable(self) -> str:
         """What of the target or the options workers cannot be told, as it is no text in UTF-8; else ""."""
         said = {"target": self.target} | {f"option {key}": value for key, value in self.options.items()}
@@ -189,6 +197,14 @@ def _content(path: str) -> bytes | None:
         return None
 
 
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
 def _in_utf_8(value: object) -> bool:
     """Whether all text in it has a form in UTF-8: the bytes of a path need not, and JSON can name half of a pair."""
     if isinstance(value, dict):
@@ -202,6 +218,25 @@ def check_name(name: str) -> None:
     """Raises ConfigError for what cannot name a model."""
     if not MODEL_NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a model: use letters, digits, '.', '_' and '-', at most 64")
+
+
+def wrong_in(key: str, value: object, *at: str | int) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What of a model's argument workers cannot be told: where in it, and why."""
+    if isinstance(value, dict | list):
+        if len(at) == MAX_OPTION_DEPTH:
+            yield at, f"options.{key} is nested deeper than {MAX_OPTION_DEPTH} lists and tables; make it flatter"
+            return
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from wrong_in(name if isinstance(name, str) else key, inner, *at, name)
+    elif isinstance(value, float) and math.isnan(value):
+        # It differs from itself, so every reload would replace the model.
+        yield at, f"options.{key} is nan, which is no number; leave it out, or say with a text what is meant"
+    elif not isinstance(value, str | int | float | None) or (type(value) is int and not -(2**63) <= value < 2**64):
+        yield (
+            at,
+            f"options.{key} is {described(value)}: a model's arguments are text, numbers of up to 64 bits, true or "
+            "false, lists and tables",
+        )
 
 
 def _check_format(target: str, module: str) -> None:
@@ -250,8 +285,13 @@ def with_option(models: Iterable[ModelConfig], option: str) -> tuple[ModelConfig
         raise ConfigError(f"--set {option}: no model {name!r} is served; there are: {', '.join(names)}")
     try:
         value = json.loads(text)
-    except ValueError:
+    except json.JSONDecodeError:
         value = text
+    except (ValueError, RecursionError) as error:  # more digits, or lists in lists, than Python reads
+        why = f"a model's arguments are numbers of up to 64 bits, and lists and tables at most {MAX_OPTION_DEPTH} deep"
+        raise ConfigError(f"--set {option:.60}…: {why}") from error
+    for _, sentence in wrong_in(key, value):
+        raise ConfigError(f"--set {option if len(option) <= 60 else f'{option:.60}…'}: {sentence}")
     return tuple(
         replace(model, options={**model.options, key: value}) if model.name == name else model for model in models
     )

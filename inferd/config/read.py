@@ -22,6 +22,9 @@ _OTHERS = ("INFERD_CONFIG", "INFERD_EXECUTOR")
 # How near a name that nobody knows must be to a known one to be taken for it. There are others that are meant for
 # somebody else: the client's, and INFERD_PORT and the like, which Kubernetes makes for a service called inferd.
 _NEAR = 0.75
+# Those of Kubernetes, as for a service called inferd-web: INFERD_WEB_SERVICE_HOST, INFERD_WEB_PORT=tcp://10.0.0.7:7480.
+_SERVICE = re.compile(r"(.+_)?(SERVICE_HOST|SERVICE_PORT.*|PORT_[0-9]+_(TCP|UDP|SCTP).*)")
+_SERVICE_VALUE = re.compile(r"(tcp|udp|sctp)://.*")
 # What looks into the files that settings name.
 Look = Callable[[Settings], Iterable[Contradiction]]
 
@@ -115,12 +118,20 @@ class _Reading:
 
     def _misspelt(self) -> None:
         """Variables that were meant for settings, and would be ignored: perhaps one that was to keep others out."""
-        known = {name.removeprefix("INFERD_"): name for name in [*(s.variable for s in SETTINGS.values()), *_OTHERS]}
-        for name in sorted(self._sources.environment):
+        # By its place in the file too: INFERD_AUTH_TOKENS.
+        known = {setting.place.replace(".", "_").upper(): setting.variable for setting in SETTINGS.values()}
+        right = {*(setting.variable for setting in SETTINGS.values()), *_OTHERS}
+        known |= {name.removeprefix("INFERD_"): name for name in right}
+        for name, value in sorted(self._sources.environment.items()):
             word = name.removeprefix("INFERD_")
-            if word == name or word in known or not self._sources.environment[name]:
+            if word == name or name in right or not value:
                 continue
-            if near := difflib.get_close_matches(word, known, n=1, cutoff=_NEAR):
+            if _SERVICE.fullmatch(word) or _SERVICE_VALUE.fullmatch(value):
+                continue
+            near = difflib.get_close_matches(word, known, n=1, cutoff=_NEAR)
+            # Or with more said, as in INFERD_TOKENS_FILE.
+            near = near or sorted((part for part in known if f"_{part}_" in f"_{word}_"), key=len)[-1:]
+            if near:
                 sentence = f"no setting has the variable {name}; did you mean {known[near[0]]}?"
                 self._mistakes.append(Mistake("", sentence))
 

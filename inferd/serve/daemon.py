@@ -41,8 +41,8 @@ async def serve(
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
 
     SIGHUP puts in force what `reread` returns. `on_ready` gets the addresses, and the gateway's if there is one, once
-    every worker has loaded its models. Raises ConfigError, ModelLoadError and DeviceUnavailable; to tell `notifier` of
-    those is the caller's.
+    every worker has loaded its models. Raises an InferdError when it cannot be served; to tell
+    `notifier` of that is the caller's.
     """
     # Read and removed before anything is started that would take them for its own.
     inherited = InheritedSockets.from_environment(os.environ)

@@ -110,7 +110,7 @@ class Engine:
     async def start(self) -> None:
         """Starts the workers; returns when they can serve.
 
-        Raises ModelLoadError or DeviceUnavailable when one cannot.
+        Raises ModelLoadError or DeviceUnavailable when one cannot, InferdError when one was killed meanwhile.
         """
         self._loop = asyncio.get_running_loop()
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)

@@ -28,12 +28,13 @@ from typing import Any
 
 from inferd import log
 from inferd.config import MIB, Settings, web_url
-from inferd.errors import ConfigError
+from inferd.config.addresses import temporary_folder
+from inferd.errors import ConfigError, InferdError
 from inferd.wire.address import MAX_SOCKET_PATH, Address
 
 PROGRAM = "inferd.gateway"
-# In the system's temporary directory: /tmp/inferd-XXXXXXXX/gateway.sock.
-FOLDER_PREFIX = "inferd-"
+# In the system's temporary directory: /tmp/inferd-gateway-XXXXXXXX/gateway.sock. Nobody else's folder is called so.
+FOLDER_PREFIX = "inferd-gateway-"
 SOCKET_NAME = "gateway.sock"
 BACKLOG = 1024
 READ_BYTES = 4096
@@ -105,9 +106,9 @@ class Gateway:
         return sock
 
     async def start(self) -> None:
-        """Starts it; returns when it answers. Raises ConfigError when it does not."""
+        """Starts it; returns when it answers. Raises InferdError when it does not."""
         if not await self._launch():
-            raise ConfigError("the gateway of --web did not start; what it printed above says why")
+            raise InferdError("the gateway of --web did not start; what it printed above says why")
         log.event("listening", address=web_url(self.address))
         self._watch = asyncio.create_task(self._replace_when_it_ends())
         self._watch.add_done_callback(_told)
@@ -239,13 +240,19 @@ class Gateway:
 
 def _private_folder() -> tuple[str, int]:
     """A new folder, mode 0700, in which a Unix socket's path is short enough; and the lock on it, a descriptor, which
-    says that its daemon lives."""
+    says that its daemon lives. Raises ConfigError where none can be made."""
     longest = MAX_SOCKET_PATH - len(f"/{FOLDER_PREFIX}12345678/{SOCKET_NAME}")
-    place = tempfile.gettempdir()
+    place = temporary_folder()
     place = place if len(place.encode()) <= longest else "/tmp"
     _clear_stale_folders(place)
     while True:
-        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=place)
+        try:
+            folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=place)
+        except OSError as error:
+            raise ConfigError(
+                f"{place}: {error.strerror}: the gateway of --web needs a folder of its own there; name another place "
+                "in TMPDIR, with a short path"
+            ) from error
         lock = _locked(folder)
         if lock is not None:
             return folder, lock
@@ -276,10 +283,13 @@ def _identity(path: str) -> tuple[int, int]:
 
 def _clear_stale_folders(place: str) -> None:
     """Removes what daemons of this user that were killed have left: their lock went with them."""
-    for name in os.listdir(place):
-        suffix = name.removeprefix(FOLDER_PREFIX)
-        if suffix == name or len(suffix) != 8 or suffix.isdecimal():
-            continue  # `inferd-1000` has a user's own socket
+    try:
+        names = os.listdir(place)
+    except OSError:
+        return  # a folder for all in which nobody may look around
+    for name in names:
+        if not name.startswith(FOLDER_PREFIX) or len(name) != len(FOLDER_PREFIX) + 8:
+            continue
         folder = os.path.join(place, name)
         try:
             if set(os.listdir(folder)) <= {SOCKET_NAME} and stat.S_IMODE(os.lstat(folder).st_mode) == 0o700:

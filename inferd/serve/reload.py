@@ -119,8 +119,7 @@ def _of_model(model: ModelConfig) -> str:
         parts.append(hashlib.sha256(model.source).hexdigest())
     elif model.file:
         parts.append(_hash(model.file))
-    named = [value for value in model.options.values() if isinstance(value, str)]
-    for path in dict.fromkeys([*named, *model.folders]):
+    for path in dict.fromkeys([*model.texts, *model.folders]):
         if os.path.exists(path):
             parts += _sizes_and_times(path)
     return " ".join(parts)

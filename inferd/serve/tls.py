@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 
 from inferd import log
@@ -31,9 +32,18 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
     return server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def server_context(cert: str, key: str, client_ca: str = "") -> ssl.SSLContext:
+def _log_end(setting: str, path: str, ends: str) -> None:
+    log.event("certificate_ends_soon", 30, setting=setting, path=path, ends=ends)
+
+
+def server_context(
+    cert: str, key: str, client_ca: str = "", ending: Callable[[str, str, str], None] = _log_end
+) -> ssl.SSLContext:
     """What a listener shows, and with `client_ca` whom it lets in: PEM files. Raises ConfigError for files that are not
-    there, do not belong together, cannot be used now, or, as to the key, can be read by others."""
+    there, do not belong together, cannot be used now, or, as to the key, can be read by others.
+
+    `ending` is told of each certificate that expires soon: its setting, its path, and when.
+    """
     for setting, path in (("tls_cert", cert), ("tls_key", key)):
         if not path:
             raise ConfigError(
@@ -45,9 +55,9 @@ def server_context(cert: str, key: str, client_ca: str = "") -> ssl.SSLContext:
     # Clients stay connected, so what would let one resume is work and bytes for nothing.
     context.num_tickets = 0
     _load(context, cert, key)
-    _check_shown(context, cert)
+    _check_shown(context, cert, ending)
     if client_ca:
-        _trust(context, located(client_ca))
+        _trust(context, located(client_ca), ending)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -85,7 +95,7 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
         ) from error
 
 
-def _check_shown(context: ssl.SSLContext, cert: str) -> None:
+def _check_shown(context: ssl.SSLContext, cert: str, ending: Callable[[str, str, str], None]) -> None:
     """Shows the certificate to a client that trusts just this one: then its dates are all that can be wrong."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -102,10 +112,10 @@ def _check_shown(context: ssl.SSLContext, cert: str) -> None:
             raise ConfigError(f"tls_cert {cert}: {error.verify_message}; put a newer one there") from error
         except ssl.SSLError as error:
             raise ConfigError(f"tls_cert {cert}: it cannot be used for TLS 1.3 ({_plain(error)})") from error
-    _warn_of_end(ends[0].getpeercert() or {}, "tls_cert", cert)
+    _tell_of_end(ends[0].getpeercert() or {}, "tls_cert", cert, ending)
 
 
-def _trust(context: ssl.SSLContext, client_ca: str) -> None:
+def _trust(context: ssl.SSLContext, client_ca: str, ending: Callable[[str, str, str], None]) -> None:
     try:
         context.load_verify_locations(client_ca)
     except ssl.SSLError as error:
@@ -120,16 +130,16 @@ def _trust(context: ssl.SSLContext, client_ca: str) -> None:
     if all(_days_left(authority) < 0 for authority in authorities):
         raise ConfigError(f"tls_client_ca {client_ca}: it has expired; put a newer one there")
     for authority in authorities:
-        _warn_of_end(authority, "tls_client_ca", client_ca)
+        _tell_of_end(authority, "tls_client_ca", client_ca, ending)
 
 
 def _days_left(cert: dict[str, Any]) -> float:
     return (ssl.cert_time_to_seconds(cert["notAfter"]) - time.time()) / DAY_S
 
 
-def _warn_of_end(cert: dict[str, Any], setting: str, path: str) -> None:
+def _tell_of_end(cert: dict[str, Any], setting: str, path: str, ending: Callable[[str, str, str], None]) -> None:
     if "notAfter" in cert and _days_left(cert) < SOON_DAYS:
-        log.event("certificate_ends_soon", 30, setting=setting, path=path, ends=cert["notAfter"])
+        ending(setting, path, cert["notAfter"])
 
 
 def _plain(error: ssl.SSLError) -> str:

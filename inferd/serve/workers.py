@@ -119,7 +119,8 @@ class Workers:
         self._respawn_s = 0.0  # what the last replacement took, from a death to READY
 
     async def start(self, slab: Region) -> None:
-        """Starts them; returns when all can serve. Raises ModelLoadError or DeviceUnavailable when one cannot."""
+        """Starts them; returns when all can serve. Raises ModelLoadError or DeviceUnavailable when one cannot, and
+        InferdError when one was killed meanwhile."""
         self._loop = asyncio.get_running_loop()
         self._all_ready: asyncio.Future[None] = self._loop.create_future()
         await self._executor.start(self, slab)
@@ -144,7 +145,8 @@ class Workers:
         """Starts workers with the models of these settings beside those that serve; returns how they describe their
         models when all are ready. They serve from `take_over` on, which has to follow in the same turn of the loop.
 
-        Raises ModelLoadError or DeviceUnavailable when one cannot; then all is as it was.
+        Raises ModelLoadError or DeviceUnavailable when one cannot, InferdError when one was killed meanwhile; then all
+        is as it was.
         """
         workers = [self._pool.add(device) for device in settings.devices]
         coming = self._coming = Coming(settings, workers, self._loop.create_future())
@@ -315,7 +317,7 @@ class Workers:
             return
         coming = self._brought_by(place)
         if coming is not None:
-            coming.failed(ModelLoadError(_ended_loading(worker, status)))
+            coming.failed(_ended_loading(worker, status))
             return  # and is dismissed with the others
         if place.leaving:
             self._left(place, pid, batch, now)
@@ -333,7 +335,7 @@ class Workers:
         self._events.serving(self._pool.serving)
         self._lost_at[worker] = now
         if not self._all_ready.done():
-            self._fail_start(ModelLoadError(_ended_loading(worker, status)))
+            self._fail_start(_ended_loading(worker, status))
             return
         self._loop.call_later(pause_s, self._spawn, place)
         if self._pool.idle is not None:
@@ -436,11 +438,14 @@ class Workers:
         self._cannot_load(worker, error)
 
 
-def _ended_loading(worker: int, status: str) -> str:
-    return (
-        f"worker {worker} ended while it loaded its models{f' ({status})' if status else ''}; "
-        "what it printed above is all it said"
-    )
+def _ended_loading(worker: int, status: str) -> InferdError:
+    """A model that ends its worker by an exit would do it again. Who was killed may have been in the way of others, as
+    when memory is short at boot, so that is no ConfigError: systemd tries such a start again."""
+    ended = f"worker {worker} ended while it loaded its models{f' ({status})' if status else ''}"
+    if status.startswith("status"):
+        return ModelLoadError(f"{ended}; what it printed above is all it said")
+    memory = "; the system kills so when memory is short" if status == "SIGKILL" else ""
+    return InferdError(f"{ended}: it was killed or crashed, and another start may do{memory}")
 
 
 def _hung_loading(worker: int, for_s: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import trustme
 
 from inferd.config import SETTINGS
 from tests.cli.test_cli_serve import serving
@@ -199,18 +201,21 @@ def test_show_has_every_setting_and_its_origin(inferd, folder: Path, monkeypatch
     ("options", "shown"),
     [
         ('db = {user = "me", password = "xyzzy"}', 'db = {"user": "me", "password": "(not shown)"}'),
-        ('db = [[{dsn.passwd = "xyzzy"}], 1]', 'db = [[{"dsn": {"passwd": "(not shown)"}}], 1]'),
+        ('db = [[{at.passwd = "xyzzy"}], 1]', 'db = [[{"at": {"passwd": "(not shown)"}}], 1]'),
         ('secrets = ["xyzzy", {a = "xyzzy"}]', "secrets = (not shown)"),
         ('headers = {Authorization = "Basic xyzzy"}', 'headers = {"Authorization": "(not shown)"}'),
         ("tokenizer = 'bpe'\noptions.max_tokens = 512", 'tokenizer = "bpe"\noptions.max_tokens = 512'),
         ("author = 'Ada'\noptions.authority = 'x'", 'author = "Ada"\noptions.authority = "x"'),
         ("keyboard = 'us'\noptions.num_key_value_heads = 4", 'keyboard = "us"\noptions.num_key_value_heads = 4'),
+        ("bypass = 1\noptions.keys = 2\noptions.passes = 3", "bypass = 1\noptions.keys = 2\noptions.passes = 3"),
         *[
             (f"{key} = 'xyzzy'", f"{key} = (not shown)")
             for key in (
                 *("auth", "auth_header", "basicAuth", "HTTPAuth", "oauth2", "authorization", "bearer", "private_key"),
                 *("privateKey", "credential", "credentials", "passphrase", "apiKey", "APIKey", "access_key"),
                 *("token", "hfToken", "authtoken", "authtokens", "tokens", "client_secret"),
+                *("pass", "db_pass", "dbPass", "pwd", "dbpwd", "db_pwd", "dsn", "sentryDsn", "jwt"),
+                *("signing_key", "signingKey", "x_key", "host_keys"),
             )
         ],
     ],
@@ -286,3 +291,24 @@ def test_reread_is_handed_to_the_daemon(inferd, folder: Path, monkeypatch: pytes
     (folder / "inferd.toml").unlink()
     with pytest.raises(Exception, match="No such file"):
         reread()
+
+
+def test_a_certificate_that_ends_soon_is_told_once_in_a_sentence(inferd, folder: Path) -> None:
+    """By `check` and `show` as a warning, by `doctor` as a finding, and by `serve` in its log."""
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+    made = trustme.CA().issue_cert("127.0.0.1", not_after=soon)
+    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+    (folder / "key.pem").write_bytes(made.private_key_pem.bytes())
+    (folder / "key.pem").chmod(0o600)
+    (folder / "inferd.toml").write_text(
+        'listen = ["inferds://127.0.0.1:0"]\n[tls]\ncert = "cert.pem"\nkey = "key.pem"\n[models.e]\ntarget = "echo"\n'
+    )
+    for words in (("config", "check", "inferd.toml"), ("config", "show", "--config", "inferd.toml")):
+        said = inferd(*words)
+        assert said.code == 0 and said.err.count("\n") == 1
+        assert said.err.startswith(f"warning: tls_cert {folder}/cert.pem expires on {soon:%b} ")
+    said = inferd("doctor", "--config", "inferd.toml", "--device", "cpu")
+    assert said.out.count("cert.pem expires on") == 1 and "ends_soon" not in said.err
+    with serving(folder, "--config", "inferd.toml", "--listen", "inferds://127.0.0.1:0") as (_, lines):
+        [line] = [line for line in lines if "certificate_ends_soon" in line]
+        assert f"path={folder}/cert.pem" in line and " warning " in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import sys
@@ -113,3 +114,36 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     monkeypatch.setenv("TRITON_CACHE_DIR", "/proc/1/nowhere")
     _, found = asked("--device", "cpu")
     assert any("TRITON_CACHE_DIR" in line or "/proc" in line for line in found["warn"])
+
+
+def test_what_cannot_be_looked_into_is_a_finding(asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A socket or a cache below another user's folder, as root's."""
+    (tmp_path / "root").mkdir()
+    real = os.stat
+
+    def stat(path: Any, *rest: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith(f"{tmp_path}/root/"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != f"{tmp_path}/root")
+    monkeypatch.setenv("TRITON_CACHE_DIR", f"{tmp_path}/root/triton")
+    code, found = asked("--listen", f"inferd+unix://{tmp_path}/root/x/y.sock", "--device", "cpu")
+    assert code == 1 and any(f"{tmp_path}/root cannot be written to" in line for line in found["fail"])
+    assert any(f"{tmp_path}/root cannot be written to" in line for line in found["warn"])
+
+
+def test_without_a_folder_for_temporary_files_the_default_socket_is_a_failure(
+    asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the rest is told all the same."""
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    code, found = asked("--device", "cpu")
+    assert code == 1 and any("TMPDIR" in line for line in found["fail"])
+    assert any(line.startswith("cache") for line in found["ok"] + found["warn"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 import pytest
 
+from inferd import cli as cli_module
 from inferd.cli import cli
+from inferd.errors import ConfigError, InferdError
 
 VERBS = sorted(cli.commands)
 
@@ -73,3 +76,32 @@ def test_a_timeout_that_is_over_is_one_sentence(inferd, fake, monkeypatch: pytes
     gate.set()
     assert said.code == 1
     assert said.err.startswith("inferd: DEADLINE_EXCEEDED") and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [InferdError, ConfigError, click.UsageError])
+def test_a_sentence_does_nothing_to_a_terminal(inferd, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
+    """It may be a server's: control characters are shown by their codes, and a line for each mistake stays a line."""
+
+    def fail(standalone_mode: bool) -> None:
+        raise kind("one\x1b]0;pwned\x07\ntwo\x9b2J")
+
+    monkeypatch.setattr(cli_module, "cli", fail)
+    lines = inferd("status").err.splitlines()
+    assert [line.removeprefix("inferd: ").removeprefix("Error: ") for line in lines] == [
+        "one\\x1b]0;pwned\\x07",
+        "two\\x9b2J",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *[("status", "--watch", number) for number in ("nan", "inf", "1e300")],
+        *[("bench", "--seconds", number) for number in ("nan", "inf", "1e300")],
+        *[("bench", flag, number) for flag in ("--warmup-seconds", "--rate") for number in ("nan", "inf")],
+    ],
+)
+def test_a_time_or_rate_is_a_finite_number(inferd, fake, words: tuple[str, ...]) -> None:
+    """What cannot be waited for is a mistake on the command line."""
+    said = inferd(*words, "--url", fake.url)
+    assert said.code == 2 and words[1] in said.err

@@ -170,3 +170,18 @@ def test_a_real_daemon_answers(inferd, daemon_url: str) -> None:
     assert inferd("infer", "virtual", "2.5", "--url", daemon_url) == (0, "y  FP32[1]  [2.5]\n", "")
     said = inferd("infer", "virtual", "[1, 2]", "--url", daemon_url)
     assert said.code == 1 and "INPUT_SHAPE" in said.err
+
+
+@pytest.mark.parametrize("words", [("echo", "x=-"), ("greet", "--lines", "text=-")])
+@pytest.mark.parametrize("how", ["closed", "not for reading"])
+def test_a_standard_input_that_cannot_be_read_is_a_sentence(
+    fake, tmp_path: Path, words: tuple[str, ...], how: str
+) -> None:
+    """Closed, where its number would be a connection's, or open to be written to: it ends, and exits 1."""
+    command = [sys.executable, "-m", "inferd", "infer", *words, "--url", fake.url]
+    if how == "closed":
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    with (tmp_path / "sink").open("wb") as sink:
+        done = subprocess.run(command, stdin=sink, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("inferd: standard input cannot be read: ") and done.stderr.count("\n") == 1

@@ -194,3 +194,25 @@ def test_an_unknown_model_is_answered_with_those_there_are() -> None:
     """The sentence is the daemon's own, before anything is sent."""
     with pytest.raises(NotFound, match="there are: a, b"):
         Inputs(json.loads('[{"name": "b"}, {"name": "a"}]'), "c", str)
+
+
+@pytest.mark.parametrize("declared", [None, [["x", "ANY", []]], [["x", "FP32", [-1]]]])
+def test_json_nested_too_deep_is_a_sentence(tmp_path: Path, declared: Any) -> None:
+    """As a word, in a file, and as a line; never taken for a text."""
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "deep.json").write_text(deep)
+    for words in ([f"x={deep}"], [f"x=@{tmp_path}/deep.json"]):
+        with pytest.raises(InferdError, match="nested too deep"):
+            parse(declared, *words)
+    with pytest.raises(InferdError, match="nested too deep"):
+        Inputs([{"name": "m", "inputs": declared}], "m", lambda: "").line("x", deep)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_archive_of_arrays_is_no_array(tmp_path: Path, whole: bool) -> None:
+    """numpy opens an .npz under any name: whole or broken, it is said to be none."""
+    np.savez(tmp_path / "a.npz", x=np.arange(3.0))
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content if whole else content[:40])
+    with pytest.raises(InferdError, match=r"a\.npy is not an array file that holds plain numbers"):
+        parse(PAIR, f"x=@{tmp_path}/a.npy", "ids=[1]")

@@ -88,3 +88,10 @@ def test_a_closed_terminal_is_no_reload(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_has_changed_does_nothing_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever answers: control characters are shown by their codes."""
+    monkeypatch.setattr(sys.modules["inferd.cli.reload"], "ask", lambda path: ["\x1b]0;pwned\x07"])
+    done = CliRunner().invoke(cli, ["reload", "inferd+unix:///x.sock"])
+    assert done.output == "\\x1b]0;pwned\\x07\n"

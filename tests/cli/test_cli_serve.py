@@ -463,3 +463,19 @@ def test_what_to_try_needs_no_more_than_it_names(listen: list[str], tokens: str,
     """A Unix socket asks for neither a token nor a certificate, so it is the one to try."""
     addresses = [Address.parse(each) for each in listen]
     assert _try_next(Settings(tokens=tokens), addresses) == f"{command()} models{url}"
+
+
+@pytest.mark.parametrize("words", [("serve", "echo"), ("config", "show"), ("reload",)])
+def test_without_a_folder_for_temporary_files_it_is_a_sentence(
+    inferd, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """A read-only root, say: the default socket has no place, and TMPDIR or --listen names one."""
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("INFERD_URL", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    said = inferd(*words)
+    assert said.code == 78 and said.err.count("\n") == 1 and "TMPDIR" in said.err and "--listen" in said.err

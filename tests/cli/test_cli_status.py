@@ -67,6 +67,12 @@ def test_status_shows_everything_there_is() -> None:
     assert cells(lines, "refused_slab_full") == ["refused_slab_full", "4"]
 
 
+def test_a_status_does_nothing_to_a_terminal() -> None:
+    """Whoever answers: control characters are shown by their codes."""
+    lines = status_lines(STATUS | {"version": "\x1b]0;pwned\x07", "counters": {"\x9b2J": 1}})
+    assert all(line.isprintable() for line in lines) and "\\x1b]0;pwned" in lines[0]
+
+
 def test_rates_are_differences_over_the_time_between() -> None:
     """With an earlier status, batches, busy time, results and counters come as rates too."""
     later = copy.deepcopy(STATUS)

@@ -121,7 +121,18 @@ def test_a_list_in_a_variable_is_divided_by_blanks() -> None:
 
 def test_a_variable_that_is_misspelt_is_told() -> None:
     """It may be the one that keeps others out. Those of the client, and Kubernetes' for its services, are not meant."""
-    for name, meant in (("INFERD_TOKEN", "INFERD_TOKENS"), ("INFERD_TLS_CLIENT_CERT", "INFERD_TLS_CLIENT_CA")):
+    for name, meant in (
+        ("INFERD_TOKEN", "INFERD_TOKENS"),
+        ("INFERD_TLS_CLIENT_CERT", "INFERD_TLS_CLIENT_CA"),
+        ("INFERD_AUTH_TOKENS", "INFERD_TOKENS"),
+        ("INFERD_TOKENS_FILE", "INFERD_TOKENS"),
+        ("INFERD_THE_TOKENS_OF_ALL", "INFERD_TOKENS"),
+        ("INFERD_AUTH_ALLOW_UIDS", "INFERD_ALLOW_UID"),
+        ("INFERD_WEB_LISTEN", "INFERD_WEB"),
+        ("INFERD_WEB_PORT", "INFERD_WEB"),
+        ("INFERD_LIMITS_SLAB_MIB", "INFERD_SLAB_MIB"),
+        ("INFERD_CONFIG_FILE", "INFERD_CONFIG"),
+    ):
         with pytest.raises(Mistaken, match=f"^no setting has the variable {name}; did you mean {meant}[?]$"):
             read(Sources(environment={name: "x"}))
         read(Sources(environment={name: ""}))
@@ -129,6 +140,7 @@ def test_a_variable_that_is_misspelt_is_told() -> None:
         read(Sources(environment={f"INFERD_{name}": "x"}))
     for name in ("SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_7433_TCP", "PORT_7433_TCP_ADDR"):
         read(Sources(environment={f"INFERD_{name}": "x"}))
+        read(Sources(environment={f"INFERD_WEB_{name}": "tcp://10.0.0.7:7480" if name == "PORT" else "x"}))
 
 
 def test_models_of_the_command_line_take_the_place_of_the_files(tmp_path: Path) -> None:
@@ -220,3 +232,56 @@ def test_definitions_hold_their_own_defaults() -> None:
     for attribute in ("flag", "variable", "place"):
         values = [getattr(setting, attribute) for setting in SETTINGS.values()]
         assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("99999999999999999999999", "numbers of up to 64 bits"),
+        ("9" * 5000, "numbers of up to 64 bits"),
+        ("[[1, 18446744073709551616]]", "numbers of up to 64 bits"),
+        ("[" * 65 + "]" * 65, "nested deeper than 64 lists and tables"),
+        ('{"a":' * 65 + "1" + "}" * 65, "nested deeper than 64 lists and tables"),
+        ("[" * 5000 + "]" * 5000, "lists and tables at most 64 deep"),
+        ("NaN", "is nan"),
+        ('{"a": [NaN]}', "is nan"),
+    ],
+)
+def test_an_option_of_the_command_line_is_held_to_the_files_rule(tmp_path: Path, value: str, sentence: str) -> None:
+    """What workers cannot be told, or differs from itself at each reload, is a mistake in both, and a short one."""
+    with pytest.raises(Mistaken, match=sentence) as caught:
+        read(Sources(models=("echo",), options=(f"s={value}",)))
+    assert len(str(caught.value)) < 300
+    if "{" not in value:
+        path = tmp_path / "inferd.toml"
+        path.write_text(f'[models.e]\ntarget = "echo"\noptions.s = {value.replace("NaN", "nan")}\n')
+        with pytest.raises(ConfigError, match=r"inferd\.toml"):
+            read(Sources(path=str(path)))
+
+
+@pytest.mark.parametrize("value", ["18446744073709551615", "-1", "[" * 64 + "]" * 64, "null", "1e999", "[nan", "text"])
+def test_other_options_are_taken(value: str) -> None:
+    """Up to the limits, and what is no JSON as text."""
+    assert read(Sources(models=("echo",), options=(f"s={value}",))).settings.models[0].options.keys() == {"s"}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ("https://demo.example:443", "https://demo.example"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("http://demo.example:443", "http://demo.example:443"),
+        ("https://demo.example:08443", "https://demo.example:8443"),
+        ("https://demo.example", "https://demo.example"),
+    ],
+)
+def test_an_origin_is_what_a_browser_sends(said: str, sent: str) -> None:
+    """Which leaves out the scheme's own port: `https://demo.example:443` would let in nobody."""
+    assert read(Sources(flags={"web_origin": (said,)})).settings.web_origin == (sent,)
+
+
+@pytest.mark.parametrize("port", ["0", "65536"])
+def test_an_origin_has_a_port_that_there_is(port: str) -> None:
+    """No browser sends any other."""
+    with pytest.raises(Mistaken, match="is no origin"):
+        read(Sources(flags={"web_origin": (f"https://demo.example:{port}",)}))

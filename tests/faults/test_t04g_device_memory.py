@@ -10,7 +10,7 @@ from tests.faults import models
 from tests.faults.world import World, told
 from tests.running import DEVICE
 
-pytestmark = pytest.mark.skipif(not DEVICE.startswith("cuda"), reason="T4g needs a GPU: INFERD_TEST_DEVICE=cuda")
+pytestmark = pytest.mark.skipif(not DEVICE.startswith("cuda"), reason="T4g needs a GPU: TEST_DEVICE=cuda")
 
 
 def used_mib(pid: int) -> int:

@@ -19,7 +19,8 @@ import aiohttp
 import pytest
 
 from inferd.config import Settings
-from inferd.errors import InferdError
+from inferd.errors import ConfigError, InferdError
+from inferd.serve import gateway as gateway_module
 from inferd.serve.gateway import SILENT_BEATS, Gateway
 from inferd.wire import frame as f
 from inferd.wire.address import Address
@@ -343,3 +344,20 @@ def test_settings_that_cannot_be(tmp_path: Path, words: tuple[str, ...], sentenc
     """Exit 78 and one sentence that says what to write."""
     said = refusal(tmp_path, "virtual", *words)
     assert said.count("\n") == 1 and sentence in said
+
+
+def test_one_that_does_not_start_is_no_mistake_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be for want of a process or of memory: no ConfigError, with which systemd would not try again."""
+    monkeypatch.setattr(gateway_module, "PROGRAM", "inferd.no_such_gateway")
+
+    async def start() -> InferdError:
+        gateway = Gateway(Settings(), Address(host="127.0.0.1", port=0))
+        gateway.bind()
+        try:
+            with pytest.raises(InferdError, match="did not start") as caught:
+                await gateway.start()
+        finally:
+            await gateway.close()
+        return caught.value
+
+    assert not isinstance(asyncio.run(start()), ConfigError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.errors import InvalidArgument
+from inferd.errors import ConfigError, InvalidArgument
 from inferd.gateway.oip import Signature
 from inferd.gateway.oip_request import parse
 from inferd.serve import gateway
@@ -97,21 +98,53 @@ def test_a_killed_daemons_folder_goes_with_the_next_start(tmp_path: Path, monkey
 
 
 def test_what_is_not_such_a_folder_is_left_alone(tmp_path: Path) -> None:
-    """Other modes, other contents, links, and a user's own `inferd-1000`."""
-    for name in ("inferd-12345678", "inferd-abcdefgh", "inferd-withfile", "inferd-1000", "inferd-abcdefghi"):
+    """Other modes, other contents, links; a user's own `inferd-1000`, and whatever else begins with `inferd-`."""
+    ours = gateway.FOLDER_PREFIX
+    others = ("inferd-1000", "inferd-datasets", "inferd-abcdefgh", "inferd-gateway")
+    for name in (f"{ours}openopen", f"{ours}withfile", f"{ours}abcdefghi", f"{ours}abcdefg", *others):
         (tmp_path / name).mkdir(mode=0o700)
-    (tmp_path / "inferd-abcdefgh").chmod(0o755)
-    (tmp_path / "inferd-withfile" / "precious").write_text("data")
+    (tmp_path / f"{ours}openopen").chmod(0o755)
+    (tmp_path / f"{ours}withfile" / "precious").write_text("data")
     target = tmp_path / "target"
     target.mkdir(mode=0o700)
-    (tmp_path / "inferd-linklink").symlink_to(target)
+    (tmp_path / f"{ours}linklink").symlink_to(target)
     before = set(os.listdir(tmp_path))
     gateway._clear_stale_folders(str(tmp_path))
     assert set(os.listdir(tmp_path)) == before
-    (tmp_path / "inferd-stalexyz").mkdir(mode=0o700)
-    (tmp_path / "inferd-stalexyz" / gateway.SOCKET_NAME).write_text("")
+    for name in ("stalexyz", "12345678"):
+        (tmp_path / f"{ours}{name}").mkdir(mode=0o700)
+        (tmp_path / f"{ours}{name}" / gateway.SOCKET_NAME).write_text("")
     gateway._clear_stale_folders(str(tmp_path))
     assert set(os.listdir(tmp_path)) == before
+
+
+def test_a_temporary_folder_that_cannot_be_listed_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mode may be 1733: anybody may put something there, and nobody see what else there is."""
+
+    def refused(place: str) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", place)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if len(str(tmp_path)) < 50 else None)
+    monkeypatch.setattr(os, "listdir", refused)
+    folder, lock = gateway._private_folder()
+    os.rmdir(folder)
+    os.close(lock)
+
+
+def test_without_a_temporary_folder_the_gateway_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder can be written to, or not this one: both say what to do."""
+
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="TMPDIR"):
+        patch.setattr(tempfile, "gettempdir", none)
+        gateway._private_folder()
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/no such folder")
+    with pytest.raises(ConfigError, match=r"/proc/no such folder: No such file or directory.* TMPDIR"):
+        gateway._private_folder()
 
 
 # ---- what is open without a configuration

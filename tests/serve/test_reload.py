@@ -330,6 +330,17 @@ def test_a_model_is_another_one_when_its_file_is(tmp_path: Path) -> None:
     assert not replaced(lambda: None)
 
 
+@pytest.mark.parametrize("deep", [lambda path: [path], lambda path: {"a": [{"b": path}]}])
+def test_a_file_that_is_named_deep_in_an_option_counts(tmp_path: Path, deep: Callable[[str], object]) -> None:
+    """In a list or a table, as in the option's own text."""
+    weights = tmp_path / "w"
+    weights.write_text("1")
+    settings = Settings(models=(ModelConfig("net", "net:Net", {"weights": deep(str(weights)), "n": 1}),))
+    had = fingerprints(settings)
+    weights.write_text("12")
+    assert difference(settings, settings, had, fingerprints(settings)).replaced == ["net"]
+
+
 def test_a_folder_that_cannot_be_read_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model may load all the same, or say what is wrong with it."""
 

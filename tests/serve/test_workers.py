@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from inferd.config import ModelConfig, Settings
-from inferd.errors import ModelLoadError
+from inferd.errors import ConfigError, InferdError, ModelLoadError
 from inferd.memory import Region
 from inferd.serve.engine import Engine
 from inferd.serve.executor import WorkerEvents
@@ -58,3 +58,36 @@ def test_a_start_that_has_failed_starts_no_more_workers() -> None:
         return executor.spawned
 
     assert asyncio.run(start()) == [0, 1]
+
+
+class Ending(Refusing):
+    """Each worker ends while it loads its models, in a certain way."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self.status = status
+
+    def _refuse(self, worker: int) -> None:
+        self._events.on_started(worker, 4711)
+        self._events.on_exit(worker, self.status)
+
+
+@pytest.mark.parametrize(
+    ("status", "transient"),
+    [("SIGKILL", True), ("SIGSEGV", True), ("", True), ("status 3", False), ("status 0", False)],
+)
+def test_a_worker_that_is_killed_while_models_load_is_no_mistake_of_the_configuration(
+    status: str, transient: bool
+) -> None:
+    """The start fails with a sentence that says how it ended, and as a ConfigError (78, which systemd does not try
+    again) only if the model itself has ended it."""
+
+    async def start() -> InferdError:
+        engine = Engine(Settings(models=(ModelConfig("m", "m:M"),), devices=("cpu",), slab_mib=4), Ending(status))
+        with pytest.raises(InferdError, match="worker 0 ended while it loaded its models") as caught:
+            await engine.start()
+        await engine.close()
+        return caught.value
+
+    error = asyncio.run(start())
+    assert status in str(error) and isinstance(error, ConfigError) is not transient

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from inferd.cli import cli
-from inferd.cli.systemd import DROP_INS, _word
+from inferd.cli.systemd import DROP_INS, _word, files
+from inferd.errors import ConfigError
 
 ANALYZE = shutil.which("systemd-analyze")
 needs_analyze = pytest.mark.skipif(ANALYZE is None, reason="needs systemd-analyze")
@@ -155,3 +156,15 @@ def test_a_folder_that_is_roots_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "etc").write_text("")
     done = CliRunner().invoke(cli, ["systemd", "install", "--prefix", str(tmp_path)])
     assert done.exit_code != 0 and str(tmp_path / "etc") in str(done.exception)
+
+
+def test_a_user_without_a_home_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, by a number that no list of users has."""
+
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    with pytest.raises(ConfigError, match=r"no home folder.* XDG_CONFIG_HOME"):
+        list(files(for_user=True, drop_ins=(), prefix=None))
