@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -260,14 +261,13 @@ def test_it_ends_with_a_daemon_that_is_killed(gate: Served) -> None:
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder of the private socket is the user's alone, and goes with the daemon."""
-    place = tmp_path / "tmp"
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
-    with serving(tmp_path, "virtual") as served:
-        (folder,) = place.glob("inferd-*")
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert served.stop() == 0
-    assert not list(place.iterdir())
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # for the path of a socket
+        monkeypatch.setenv("TMPDIR", short)
+        with serving(tmp_path, "virtual") as served:
+            (folder,) = Path(short).glob("inferd-*")
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert served.stop() == 0
+        assert not os.listdir(short)
 
 
 def test_a_drain_is_said_and_finishes_what_is_there(gate: Served, tmp_path: Path) -> None:
